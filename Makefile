@@ -1,0 +1,40 @@
+# `make reproduce` and `make test` need git, make and Python 3.11 or newer; everything else they set up themselves.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+BIN := .venv/bin
+
+.PHONY: help setup reproduce test format lock clean
+help:
+	@echo "make reproduce   run every notebook on the embedded data set, print each claim with its verdict"
+	@echo "make test        format, lint, unit tests, stored notebooks"
+	@echo "make format      let ruff format and mend what it can"
+	@echo "make lock        renew requirements.lock from pyproject.toml"
+
+setup: .venv/.done
+.venv/.done: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+reproduce: setup
+	$(BIN)/reprolib reproduce
+
+test: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval notebooks
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: setup
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra dev pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""reprolib: BUC and DBC reproduced."""

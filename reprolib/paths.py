@@ -1,0 +1,19 @@
+"""Absolute folders, so that no notebook depends on its working directory."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+NOTEBOOKS = ROOT / "notebooks"
+RESULTS = Path(os.environ.get("REPROLIB_RESULTS", ROOT / "results")).resolve()
+RUNS = RESULTS / "runs"  # one JSON record a run; committed
+STATE = RESULTS / "state"  # weights and labels after every stage; not committed
+EXECUTED = RESULTS / "executed"  # notebooks as papermill left them; not committed
+TABLES = RESULTS / "tables"
+FIGURES = RESULTS / "figures"
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """Folder that holds the datasets: the argument, else ``$REPROLIB_DATA``, else ``data/``."""
+    return Path(root or os.environ.get("REPROLIB_DATA") or DATA).expanduser().resolve()

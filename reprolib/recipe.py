@@ -1,0 +1,129 @@
+"""A recipe is the whole method in one frozen dataclass; the named recipes are the two papers and the two programs.
+
+The default follows the paper where it speaks and the released program where the paper is silent. To change
+anything: ``dataclasses.replace(BUC, merge_percent=0.1)``.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, get_args, get_origin
+
+
+def _check_choices(settings) -> None:
+    """Raise ValueError where a field annotated ``Literal[...]`` holds another value."""
+    for f in fields(settings):
+        choices = get_args(f.type) if get_origin(f.type) is Literal else None
+        if choices and getattr(settings, f.name) not in choices:
+            options = ", ".join(map(repr, choices))
+            raise ValueError(f"{f.name}={getattr(settings, f.name)!r} is not one of {options}")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Dissimilarity of two clusters, ``linkage + regularizer_weight * regularizer``, and how its ranking is used."""
+
+    linkage: Literal["minimum", "maximum", "centroid", "average"] = (
+        "minimum"  # BUC Eq. (4) and text; DBC Eq. (4)
+    )
+    regularizer: Literal["none", "size", "dispersion"] = "none"  # BUC Eq. (5); DBC Eq. (5)
+    regularizer_weight: float = 0.0  # λ of BUC Eq. (6) and DBC Eq. (5)
+    distance: Literal["euclidean", "squared"] = "euclidean"  # both released programs square it
+    ranking: Literal["once", "each_merge"] = "once"  # pairs ranked once a stage, or again after each merge
+    absorbed: Literal["follow", "skip"] = (
+        "follow"  # ranked once: a pair whose cluster was absorbed this stage
+    )
+    dispersion: Literal["sum", "mean"] = "sum"  # Σ over ordered pairs / n (DBC Eq. 3), or / n² (released)
+    dispersion_update: Literal["eq7", "exact"] = (
+        "eq7"  # each_merge: DBC Eq. (7), or the definition's own value
+    )
+
+    def __post_init__(self):
+        """Check every choice and λ."""
+        _check_choices(self)
+        if not 0 <= self.regularizer_weight < float("inf"):
+            raise ValueError(f"regularizer_weight={self.regularizer_weight} must be finite and not negative")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run computes, apart from its data, backbone and seed."""
+
+    name: str
+    criterion: Criterion | None  # None: no merging, every image stays its own class
+    merge_percent: float = 0.05  # mp; m = int(N * mp) merges a stage
+    stage_rule: Literal["paper", "released"] = "paper"  # while C > m (Algorithm 1), or int(1 / mp) - 1 stages
+    temperature: float = 0.1  # τ of BUC Eq. (2)
+    normalize_table: bool = False  # V_y <- (V_y + v) / 2, then to unit length (released)
+    table_start: Literal["zeros", "means", "stale_means"] = (
+        "zeros"  # stale: means of the clusters before the merge
+    )
+    embedding_dim: int = 2048
+    embedding_layers: int = 1  # linear layers of the head; BatchNorm follows the last
+    dropout: float = 0.5
+    dropout_position: Literal["before_normalize", "after_normalize"] = "before_normalize"
+    batch_size: int = 16  # the last, incomplete batch of an epoch is dropped
+    first_stage_epochs: int = 20
+    later_stage_epochs: int = 2  # image datasets
+    later_stage_epochs_video: int = 5
+    learning_rate: float = 0.1
+    learning_rate_drop: int = 15  # first stage: epochs before the rate falls to a tenth
+    later_learning_rate: float = 0.01
+    backbone_rate: float = 0.1  # the backbone learns at this fraction of the head's rate
+    momentum: float = 0.9  # SGD, Nesterov
+    weight_decay: float = 5e-4
+    augmentation: Literal["reid", "none"] = "reid"  # area 0.64-1.0, height / width 2-3, flip
+    frames_per_tracklet: int = 16  # video: frames sampled from a tracklet in training
+    frames_at_most: int = 900  # video: frames of a tracklet used in evaluation
+    selection: Literal["test", "last"] = (
+        "test"  # stage kept: best mAP on the test set, as both papers did, or the last
+    )
+
+    def __post_init__(self):
+        """Check every choice and range."""
+        _check_choices(self)
+        if not 0 < self.merge_percent < 1:
+            raise ValueError(f"merge_percent={self.merge_percent} must lie between 0 and 1")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature} must be positive")
+
+    def merges_per_stage(self, num_tracklets: int) -> int:
+        """``m`` of BUC Section 3.2: ``int(N * mp)``, and at least 1."""
+        return max(1, int(num_tracklets * self.merge_percent))
+
+    def num_stages(self, num_tracklets: int) -> int:
+        """How many times the network is trained."""
+        if self.stage_rule == "released":
+            return max(1, int(1 / self.merge_percent) - 1)
+        return max(1, -(-num_tracklets // self.merges_per_stage(num_tracklets)) - 1)
+
+
+BUC = Recipe("buc", Criterion("minimum", "size", 0.003))
+DBC = Recipe(
+    "dbc",
+    # λ: the text names 0.5 among its settings and 0.1 as the best of Fig. 4, whose value is that of the tables.
+    Criterion("average", "dispersion", 0.1, ranking="each_merge"),
+    embedding_dim=1024,
+    embedding_layers=2,
+)
+OIM = replace(BUC, name="oim", criterion=None)
+
+_RELEASED = dict(
+    stage_rule="released",
+    normalize_table=True,
+    embedding_dim=2048,
+    embedding_layers=1,
+    dropout_position="after_normalize",
+    learning_rate_drop=16,
+)
+BUC_RELEASED = replace(
+    BUC, name="buc_released", criterion=Criterion("minimum", "size", 0.003, distance="squared"), **_RELEASED
+)
+DBC_RELEASED = replace(
+    DBC,
+    name="dbc_released",
+    # The program computes λ's term and then ranks the pairs without it.
+    criterion=Criterion("average", "none", distance="squared", absorbed="skip", dispersion="mean"),
+    table_start="stale_means",
+    **_RELEASED,
+)
+
+RECIPES = {r.name: r for r in (BUC, DBC, OIM, BUC_RELEASED, DBC_RELEASED)}

@@ -4,7 +4,7 @@ The default follows the paper where it speaks and the released program where the
 anything: ``dataclasses.replace(BUC, merge_percent=0.1)``.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
 
@@ -21,20 +21,14 @@ def _check_choices(settings) -> None:
 class Criterion:
     """Dissimilarity of two clusters, ``linkage + regularizer_weight * regularizer``, and how its ranking is used."""
 
-    linkage: Literal["minimum", "maximum", "centroid", "average"] = (
-        "minimum"  # BUC Eq. (4) and text; DBC Eq. (4)
-    )
+    linkage: Literal["minimum", "maximum", "centroid", "average"] = "minimum"  # BUC Eq. (4) and text; DBC Eq. (4)
     regularizer: Literal["none", "size", "dispersion"] = "none"  # BUC Eq. (5); DBC Eq. (5)
     regularizer_weight: float = 0.0  # λ of BUC Eq. (6) and DBC Eq. (5)
     distance: Literal["euclidean", "squared"] = "euclidean"  # both released programs square it
     ranking: Literal["once", "each_merge"] = "once"  # pairs ranked once a stage, or again after each merge
-    absorbed: Literal["follow", "skip"] = (
-        "follow"  # ranked once: a pair whose cluster was absorbed this stage
-    )
+    absorbed: Literal["follow", "skip"] = "follow"  # ranked once: a pair whose cluster was absorbed this stage
     dispersion: Literal["sum", "mean"] = "sum"  # Σ over ordered pairs / n (DBC Eq. 3), or / n² (released)
-    dispersion_update: Literal["eq7", "exact"] = (
-        "eq7"  # each_merge: DBC Eq. (7), or the definition's own value
-    )
+    dispersion_update: Literal["eq7", "exact"] = "eq7"  # each_merge: DBC Eq. (7), or the definition's own value
 
     def __post_init__(self):
         """Check every choice and λ."""
@@ -53,9 +47,7 @@ class Recipe:
     stage_rule: Literal["paper", "released"] = "paper"  # while C > m (Algorithm 1), or int(1 / mp) - 1 stages
     temperature: float = 0.1  # τ of BUC Eq. (2)
     normalize_table: bool = False  # V_y <- (V_y + v) / 2, then to unit length (released)
-    table_start: Literal["zeros", "means", "stale_means"] = (
-        "zeros"  # stale: means of the clusters before the merge
-    )
+    table_start: Literal["zeros", "means", "stale_means"] = "zeros"  # stale: means of the clusters before the merge
     embedding_dim: int = 2048
     embedding_layers: int = 1  # linear layers of the head; BatchNorm follows the last
     dropout: float = 0.5
@@ -73,9 +65,7 @@ class Recipe:
     augmentation: Literal["reid", "none"] = "reid"  # area 0.64-1.0, height / width 2-3, flip
     frames_per_tracklet: int = 16  # video: frames sampled from a tracklet in training
     frames_at_most: int = 900  # video: frames of a tracklet used in evaluation
-    selection: Literal["test", "last"] = (
-        "test"  # stage kept: best mAP on the test set, as both papers did, or the last
-    )
+    selection: Literal["test", "last"] = "test"  # stage kept: best mAP on the test set, as both papers did, or the last
 
     def __post_init__(self):
         """Check every choice and range."""
@@ -106,14 +96,14 @@ DBC = Recipe(
 )
 OIM = replace(BUC, name="oim", criterion=None)
 
-_RELEASED = dict(
-    stage_rule="released",
-    normalize_table=True,
-    embedding_dim=2048,
-    embedding_layers=1,
-    dropout_position="after_normalize",
-    learning_rate_drop=16,
-)
+_RELEASED = {
+    "stage_rule": "released",
+    "normalize_table": True,
+    "embedding_dim": 2048,
+    "embedding_layers": 1,
+    "dropout_position": "after_normalize",
+    "learning_rate_drop": 16,
+}
 BUC_RELEASED = replace(
     BUC, name="buc_released", criterion=Criterion("minimum", "size", 0.003, distance="squared"), **_RELEASED
 )

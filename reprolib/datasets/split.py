@@ -28,9 +28,7 @@ class Tracklets:
         frames = self.frames
         frames = frames[picked] if isinstance(frames, np.ndarray) else tuple(frames[k] for k in picked)
         starts = np.concatenate([[0], np.cumsum([len(s) for s in spans])]).astype(np.int64)
-        per_tracklet = {
-            name: getattr(self, name)[indices] for name in ("camids", "pids") if hasattr(self, name)
-        }
+        per_tracklet = {name: getattr(self, name)[indices] for name in ("camids", "pids") if hasattr(self, name)}
         return replace(self, frames=frames, starts=starts, **per_tracklet)
 
 

@@ -1,1 +1,32 @@
-"""reprolib: BUC and DBC reproduced."""
+"""BUC and DBC, two papers on unsupervised person re-identification, reproduced.
+
+The public names, in the order in which data passes them: a dataset becomes images, images become features, features
+are merged into pseudo-labels, pseudo-labels train the model against the lookup table, and the gallery is ranked.
+"""
+
+from reprolib.datasets import load_dataset
+from reprolib.evaluation import Ranking, rank_from_distances, rank_gallery
+from reprolib.memory import LookupTable, repelled_loss
+from reprolib.merging import merge_clusters
+from reprolib.pipeline import run
+from reprolib.recipe import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, Criterion, Recipe
+from reprolib.record import RunRecord
+
+__all__ = [
+    "BUC",
+    "BUC_RELEASED",
+    "DBC",
+    "DBC_RELEASED",
+    "OIM",
+    "Criterion",
+    "LookupTable",
+    "Ranking",
+    "Recipe",
+    "RunRecord",
+    "load_dataset",
+    "merge_clusters",
+    "rank_from_distances",
+    "rank_gallery",
+    "repelled_loss",
+    "run",
+]

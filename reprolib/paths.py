@@ -8,10 +8,14 @@ DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
 RESULTS = Path(os.environ.get("REPROLIB_RESULTS", ROOT / "results")).resolve()
 RUNS = RESULTS / "runs"  # one JSON record a run; committed
+STORED_RUNS = ROOT / "results" / "runs"  # the records that the repository comes with
 STATE = RESULTS / "state"  # weights and labels after every stage; not committed
+LABELS = RESULTS / "labels"  # pseudo-labels of every stage of a run; committed
+CACHE = DATA / "cache"  # decoded images; not committed
 EXECUTED = RESULTS / "executed"  # notebooks as papermill left them; not committed
 TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
+VERDICTS = RESULTS / "verdicts"  # what each notebook concluded, one JSON a claim
 
 
 def data_root(root: str | Path | None = None) -> Path:

@@ -1,0 +1,110 @@
+"""One file a dataset; each becomes ``Split(train, query, gallery)``."""
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from reprolib import paths
+from reprolib.datasets import cifar10, dukemtmc_reid, dukemtmc_videoreid, market1501, mars
+from reprolib.datasets.archives import DatasetError
+from reprolib.datasets.checking import Report, count, unreadable_images
+from reprolib.datasets.folders import locate
+from reprolib.datasets.published import SOURCES
+from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
+
+__all__ = ["NAMES", "DatasetError", "LabelledTracklets", "Split", "Tracklets", "check", "fingerprint", "load_dataset"]
+
+READERS = {
+    "market1501": market1501.read,
+    "dukemtmc-reid": dukemtmc_reid.read,
+    "mars": mars.read,
+    "dukemtmc-videoreid": dukemtmc_videoreid.read,
+    "cifar10": cifar10.read,
+}
+NAMES = ("synthetic", "synthetic-video", *READERS)
+SHUFFLE_SEED = 2019  # one order for everyone; a run's own seed decides nothing here
+
+
+def load_dataset(
+    name: str, *, root: str | Path | None = None, train_order: Literal["shuffled", "sorted"] = "shuffled"
+) -> Split:
+    """A dataset, ready to train and evaluate on.
+
+    One that is there only as its published archive is first unpacked beside it. Counts other than the published ones
+    give a warning, not an error: a part of a dataset is of use too.
+
+    Args:
+        name: one of ``NAMES``.
+        root: folder of the datasets, or the dataset's own; None takes ``$REPROLIB_DATA``, else ``data/``.
+        train_order: "shuffled", so that the order tells nothing of identities; or "sorted", identity by identity, as
+            the released programs have it: only to show what that order gives away.
+
+    Raises:
+        ValueError: an unknown name or order.
+        DatasetError: the dataset is missing, incomplete or damaged; the message names the paths and the remedy.
+    """
+    if name not in NAMES:
+        raise ValueError(f"dataset {name!r} is not one of {', '.join(NAMES)}")
+    if train_order not in ("shuffled", "sorted"):
+        raise ValueError(f"train_order {train_order!r} is not one of shuffled, sorted")
+    split = _load(name, root) if name in READERS else _synthesize(name)
+    if train_order == "sorted":
+        return split.reorder(np.argsort(split.train_pids, kind="stable"))
+    return split.shuffle(seed=SHUFFLE_SEED)
+
+
+def _synthesize(name: str) -> Split:
+    from reprolib.datasets import synthetic  # what paints people is of no use to the other datasets
+
+    return synthetic.load_synthetic() if name == "synthetic" else synthetic.load_synthetic_video()
+
+
+def _load(name: str, root: str | Path | None) -> Split:
+    source, problems = SOURCES[name], []
+    folder = locate(source, paths.data_root(root))
+    split = READERS[name](folder, problems)
+    if problems:
+        lines = [f"{source.title} cannot be used as it is: {len(problems):,} problems", *problems[:5]]
+        raise DatasetError("\n  ".join([*lines, f"`reprolib check-data {name}` says more"]))
+    for part, there in count(split, source).items():
+        if there != (published := source.counts[part]):
+            warnings.warn(f"{folder}: {part} has {there}; published: {published}", stacklevel=3)
+    return split
+
+
+def check(name: str, root: str | Path | None = None, *, deep: bool = False) -> Report:
+    """What is there of a dataset, what is missing or foreign, where to get it; with ``deep``, every image is decoded.
+
+    Raises:
+        ValueError: an unknown name, or that of a synthetic dataset, which is made and not found.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"dataset {name!r} is not one of {', '.join(SOURCES)}")
+    source, folder, counts, problems = SOURCES[name], None, {}, []
+    try:
+        folder = locate(source, paths.data_root(root))
+        split = READERS[name](folder, problems)
+        counts = count(split, source)
+        problems += unreadable_images(split) if deep else []
+    except DatasetError as error:
+        problems.append(str(error))
+    return Report(source, folder, counts, tuple(problems))
+
+
+def fingerprint(tracklets: Tracklets) -> str:
+    """16 hex digits that change when a frame is added, removed, resized, renamed or moved.
+
+    Files count by folder, name and size (their content is not read), pixels by their bytes. The order counts: what
+    is cached under this key lies in it.
+    """
+    digest = hashlib.blake2b(tracklets.starts.astype("<i8").tobytes(), digest_size=8)
+    if isinstance(tracklets.frames, np.ndarray):
+        digest.update(repr(tracklets.frames.shape).encode())
+        digest.update(np.ascontiguousarray(tracklets.frames))
+    else:
+        for file in tracklets.frames:
+            digest.update(f"{file.parent.name}/{file.name}/{file.stat().st_size}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""Folders of images: where a dataset lies, which files belong to it, and the tracklets they make.
+
+What is wrong is collected in a list of ``problems``, so that a user hears of all of it at once.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from reprolib.datasets.archives import DatasetError, present
+from reprolib.datasets.published import Source
+from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
+
+IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # left by Windows and macOS, as are names that begin with a dot
+Samples = list[tuple[Sequence[Path], int, int]]  # frames, pid, camid of each tracklet
+
+
+def locate(source: Source, root: Path) -> Path:
+    """Folder of the dataset: below ``root``, one level further down, or ``root`` itself; unpacked if need be.
+
+    Raises:
+        DatasetError: it is in none of these places.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder; name the folder of the datasets: --data-root or REPROLIB_DATA")
+    below = [root / name for name in source.folders]
+    for place in (*below, *(folder / name for folder in below for name in source.folders), root):
+        is_named = place.name in source.folders
+        if is_named and not present(place):
+            continue
+        if any((place / name).exists() for name in source.alternatives):
+            return place
+        # A folder of another name must have all the parts, unpacked: others too have folders called "train".
+        if is_named and any([present(place / part) for part in source.parts]):
+            return place
+        if all((place / part).is_dir() for part in source.parts):
+            return place
+    wanted = " or ".join(source.folders)
+    parts = " or ".join([", ".join(source.parts), *source.alternatives])
+    raise DatasetError(f"{root}: holds no folder {wanted} (or its .zip) with {parts}. {source.title}: {source.origin}")
+
+
+def image_files(folder: Path, pattern: re.Pattern, problems: list[str]) -> list[tuple[Path, re.Match]]:
+    """Images of one folder in the order of their names, each with what ``pattern`` reads in its name."""
+    found = []
+    for entry in _entries(folder, problems):
+        match = pattern.fullmatch(entry.name)
+        if match is None:
+            problems.append(f"{entry.path}: no file of this dataset has such a name; move it elsewhere")
+        elif _is_empty(entry):
+            problems.append(f"{entry.path}: empty or unreadable; take it from the dataset's archive again")
+        else:
+            found.append((Path(entry.path), match))
+    return found
+
+
+def subfolders(folder: Path, problems: list[str]) -> list[Path]:
+    """Folders within ``folder`` in the order of their names."""
+    found = []
+    for entry in _entries(folder, problems):
+        if entry.is_dir():
+            found.append(Path(entry.path))
+        else:
+            problems.append(f"{entry.path}: a file where this dataset has folders; move it elsewhere")
+    return found
+
+
+def _entries(folder: Path, problems: list[str]) -> list[os.DirEntry]:
+    if not folder.is_dir():
+        problems.append(f"{folder}: missing; unpack the dataset's archive again")
+        return []
+    with os.scandir(folder) as listing:
+        entries = [e for e in listing if not e.name.startswith(".") and e.name.lower() not in IGNORED]
+    if not entries:
+        problems.append(f"{folder}: nothing in it; unpack the dataset's archive again")
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def _is_empty(entry: os.DirEntry) -> bool:
+    try:
+        return entry.stat().st_size == 0
+    except OSError:  # a broken link, a folder that may not be entered
+        return True
+
+
+def labelled(samples: Samples) -> LabelledTracklets:
+    """Tracklets in the order given."""
+    lengths = [len(frames) for frames, _, _ in samples]
+    return LabelledTracklets(
+        frames=tuple(chain.from_iterable(frames for frames, _, _ in samples)),
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        camids=np.array([camid for _, _, camid in samples], dtype=np.int64),
+        pids=np.array([pid for _, pid, _ in samples], dtype=np.int64),
+    )
+
+
+def make_split(name: str, *, train: LabelledTracklets, query: LabelledTracklets, gallery: LabelledTracklets) -> Split:
+    """The dataset, its training identities set apart."""
+    unlabelled = Tracklets(train.frames, train.starts, train.camids)
+    return Split(name, unlabelled, query, gallery, train_pids=train.pids)
+
+
+def image_split(name: str, folder: Path, pattern: re.Pattern, problems: list[str]) -> Split:
+    """A dataset in the layout of Market-1501; ``pattern`` reads pid and camera (from 1). Junk (pid -1) is left out."""
+    sets = []
+    for part in ("bounding_box_train", "query", "bounding_box_test"):
+        files = image_files(folder / part, pattern, problems)
+        samples = [((path,), int(match[1]), int(match[2]) - 1) for path, match in files if match[1] != "-1"]
+        sets.append(labelled(samples))
+    return make_split(name, train=sets[0], query=sets[1], gallery=sets[2])

@@ -1,0 +1,201 @@
+"""The embedded datasets: drawn people before six cameras, split by the protocols of Market-1501 and MARS.
+
+No file is read and nobody real is shown. A person walks past a camera, and that pass is filmed: a burst of images of
+"synthetic", a tracklet of "synthetic-video". Images of one pass look alike, other cameras shift color, view and
+sharpness, and most garments are shared by several people, so that color alone does not tell them apart.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import ndtri
+
+from reprolib.datasets.drawing.body import paint_people
+from reprolib.datasets.drawing.cameras import CAMERAS, CLUTTER, COLOR_SHIFT, draw_scenes, expose, obstruct
+from reprolib.datasets.drawing.paint import Poses
+from reprolib.datasets.drawing.people import People, draw_people
+from reprolib.datasets.drawing.scenes import PLATE_MARGIN, PLATE_WIDTH
+from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
+
+BURST = 5  # images of one pass, at most
+TAIL = 0.6  # standard deviation of the logarithm of samples an identity, as long-tailed as DBC Fig. 1
+
+
+def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride: float, center: float, rng) -> tuple[Poses, np.ndarray]:
+    """Poses of every frame of n passes, and how far each person went since its first frame, in image heights."""
+    n, total = len(camids), num_frames.sum()
+    of = np.repeat(np.arange(n), num_frames)  # the pass of every frame
+    index = np.arange(total) - np.repeat(np.cumsum(num_frames) - num_frames, num_frames)
+    facing, pitch, light = (np.array([getattr(c, name) for c in CAMERAS])[camids] for name in ("facing", "pitch", "light"))
+    yaw = np.radians(facing) + np.pi * (rng.random(n) < 0.3) + rng.normal(0, 0.35, n)
+    swing = np.where(rng.random(n) < 0.1, 0.06, rng.uniform(0.25, 0.48, n))  # one in ten hardly moves
+    x, ground, scale = (CLUTTER * rng.normal(0, s, n) for s in (0.018, 0.012, 0.025))
+    shake = CLUTTER * rng.normal(0, 0.006, (3, total))
+    poses = Poses(
+        yaw=yaw[of] + rng.normal(0, 0.05, total),
+        pitch=np.radians(pitch)[of],
+        phase=rng.uniform(0, 2 * np.pi, n)[of] + stride * index,
+        swing=swing[of],
+        x=center + x[of] + shake[0],
+        ground=0.955 + ground[of] + shake[1],
+        scale=0.91 + scale[of] + shake[2],
+        light=light[of],
+    )
+    # Two steps carry a person about four times the reach of one leg, half its height long.
+    return poses, index * stride / (2 * np.pi) * 1.84 * np.sin(poses.swing) * np.sin(yaw[of]) * poses.scale
+
+
+def _backdrop(camids: np.ndarray, left: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """What is behind the people, (n, 3, H, W) float32: scenes cut out from ``left`` (n,) in image heights."""
+    height, width = image_size
+    plates = draw_scenes(height)
+    rows = round(height * PLATE_MARGIN) + np.arange(height)
+    columns = (np.round(left * height).astype(int)[:, None] + np.arange(width)) % plates.shape[2]
+    return plates[camids[:, None, None], rows[:, None], columns[:, None, :]].transpose(0, 3, 1, 2).copy()
+
+
+def _add_passers_by(canvas: np.ndarray, people: People, poses: Poses, of: np.ndarray, *, share: float, near: bool, rng):
+    """Paint someone else into a ``share`` of the passes, half hidden by the image's edge, behind or before the person."""
+    n = of[-1] + 1
+    other, passes = rng.integers(len(people.side), size=n), rng.random(n) < share
+    aside, turn = rng.uniform(0.17, 0.27, n) * rng.choice([-1, 1], n), rng.uniform(0, 2 * np.pi, n)
+    rows = np.flatnonzero(passes[of])
+    here, of = poses.take(rows), of[rows]
+    there = replace(
+        here,
+        yaw=turn[of],
+        phase=here.phase + turn[of],
+        x=here.x + aside[of],
+        ground=here.ground + (0.06 if near else -0.10),
+        scale=here.scale * (1.08 if near else 0.8),
+    )
+    painted = canvas[rows]
+    paint_people(painted, people.take(other[of]), there)
+    canvas[rows] = painted
+
+
+def film(people: People, person: np.ndarray, camids: np.ndarray, num_frames: np.ndarray, *, stride, image_size, rng):
+    """Frames (sum(num_frames), H, W, 3) uint8 of n passes of ``person`` (n,) before cameras ``camids`` (n,).
+
+    ``stride``: radians of gait from one frame to the next.
+    """
+    height, width = image_size
+    of = np.repeat(np.arange(len(person)), num_frames)
+    poses, travel = _walk(camids, num_frames, stride=stride, center=width / height / 2, rng=rng)
+    canvas = _backdrop(camids[of], rng.uniform(0, PLATE_WIDTH, len(person))[of] + travel, image_size)
+    _add_passers_by(canvas, people, poses, of, share=0.15 * CLUTTER, near=False, rng=rng)
+    paint_people(canvas, people.take(person[of]), poses)
+    _add_passers_by(canvas, people, poses, of, share=0.06 * CLUTTER, near=True, rng=rng)
+    hidden = rng.random(len(person)) < CLUTTER * np.array([c.hidden for c in CAMERAS])[camids]
+    place = rng.normal(width / height / 2, 0.14, len(person)), rng.uniform(0.98, 1.06, len(person))
+    rows = np.flatnonzero(hidden[of])
+    covered = canvas[rows]
+    obstruct(covered, camids[of][rows], np.stack([place[0][of] - travel, place[1][of]], 1)[rows])
+    canvas[rows] = covered
+    exposure = np.exp(COLOR_SHIFT * rng.normal(0, 0.08, len(person)))
+    return expose(canvas, camids[of], exposure[of], rng)
+
+
+def _sightings(count: int, *, mean: float, least: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Who is seen how often by which camera: person and camid (m,), sorted, one row a sample.
+
+    Each of ``count`` people is seen by two to four cameras, ``least`` times by each, about ``mean`` times in all with a
+    long tail.
+    """
+    tail = np.exp(TAIL * ndtri((np.arange(count) + 0.5) / count))
+    samples = np.maximum(np.round(rng.permutation(mean * tail / tail.mean())).astype(int), 2 * least)
+    person, camids = [], []
+    for k, m in enumerate(samples):
+        seen_by = np.sort(rng.choice(len(CAMERAS), min(rng.integers(2, 5), m // least), replace=False))
+        often = least + rng.multinomial(m - least * len(seen_by), np.full(len(seen_by), 1 / len(seen_by)))
+        camids.append(np.repeat(seen_by, often))
+        person.append(np.full(m, k))
+    return np.concatenate(person), np.concatenate(camids)
+
+
+def _record(people: People, person: np.ndarray, camids: np.ndarray, *, is_video, image_size, rng):
+    """Film samples (m,) that are sorted by person and camera: their frames, and where each sample starts (m + 1,)."""
+    if is_video:  # a sample is a pass
+        num_frames = rng.integers(6, 13, len(person))
+        frames = film(people, person, camids, num_frames, stride=0.5, image_size=image_size, rng=rng)
+        return frames, np.concatenate([[0], np.cumsum(num_frames)])
+    changes = np.flatnonzero(np.diff(person * len(CAMERAS) + camids, prepend=-1))  # a pass is up to BURST samples
+    runs = np.diff(changes, append=len(person))
+    first = np.concatenate([np.arange(start, start + run, BURST) for start, run in zip(changes, runs, strict=True)])
+    num_frames = np.diff(first, append=len(person))
+    frames = film(people, person[first], camids[first], num_frames, stride=1.9, image_size=image_size, rng=rng)
+    return frames, np.arange(len(person) + 1)
+
+
+def _load(name, *, seed, num_identities, num_test_identities, num_distractors, mean, test_mean, image_size) -> Split:
+    """Draw the people, decide who is seen where, film it, and split it."""
+    rng = np.random.default_rng(seed)
+    num_known = num_identities + num_test_identities
+    people = draw_people(num_known + -(-num_distractors // 3), rng)
+    film_it = {"is_video": name == "synthetic-video", "image_size": image_size, "rng": rng}
+
+    person, camids = _sightings(num_identities, mean=mean, least=1, rng=rng)
+    frames, starts = _record(people, person, camids, **film_it)
+    train, train_pids = Tracklets(frames, starts, camids), person + 1
+
+    person, camids = _sightings(num_test_identities, mean=test_mean, least=2, rng=rng)
+    strangers = np.arange(num_distractors) // 3  # each seen three times by one camera
+    person = np.concatenate([person + num_identities, strangers + num_known])
+    camids = np.concatenate([camids, rng.integers(len(CAMERAS), size=num_distractors)[strangers]])
+    frames, starts = _record(people, person, camids, **film_it)
+    pids = np.where(person < num_known, person + 1, 0)
+    test = LabelledTracklets(frames, starts, camids, pids)
+    _, first = np.unique(person * len(CAMERAS) + camids, return_index=True)
+    query = first[pids[first] > 0]  # one an identity and camera
+    gallery = np.setdiff1d(np.arange(len(pids)), query)
+    return Split(name, train, test.take(query), test.take(gallery), train_pids)
+
+
+def load_synthetic(
+    *,
+    seed: int = 0,
+    num_identities: int = 45,
+    num_test_identities: int = 40,
+    num_distractors: int = 60,
+    image_size: tuple[int, int] = (64, 32),
+) -> Split:
+    """The image dataset, by the protocol of Market-1501: the same bytes for the same arguments.
+
+    ``num_identities`` people in about 12 training images each; ``num_test_identities`` others with one query an
+    identity and camera and about 12 gallery images; ``num_distractors`` gallery images of pid 0, people of no query.
+    ``image_size`` is (height, width).
+    """
+    return _load(
+        "synthetic",
+        seed=seed,
+        num_identities=num_identities,
+        num_test_identities=num_test_identities,
+        num_distractors=num_distractors,
+        mean=12.2,
+        test_mean=15.0,
+        image_size=image_size,
+    )
+
+
+def load_synthetic_video(
+    *,
+    seed: int = 0,
+    num_identities: int = 45,
+    num_test_identities: int = 30,
+    num_distractors: int = 24,
+    image_size: tuple[int, int] = (64, 32),
+) -> Split:
+    """The video twin, by the protocol of MARS: a sample is a tracklet of 6 to 12 frames, six to a step of the gait.
+
+    About 4 training tracklets an identity; otherwise as ``load_synthetic``.
+    """
+    return _load(
+        "synthetic-video",
+        seed=seed,
+        num_identities=num_identities,
+        num_test_identities=num_test_identities,
+        num_distractors=num_distractors,
+        mean=4.0,
+        test_mean=7.0,
+        image_size=image_size,
+    )

@@ -1,0 +1,198 @@
+"""Ranking a gallery for every query: CMC, and mean AP by both definitions in use.
+
+Only the gallery images of the query's own identity need a rank, and a rank is a count: so the distances of a query
+are sorted as plain values, never as pairs with an index, and each rank is looked up in them.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK_DISTANCES = 2**22  # distances held at a time
+
+Ids = Tensor | np.ndarray | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Quality of a ranking, in fractions, over the queries that have a match in another camera."""
+
+    cmc: Tensor  # (top_k,) float64 on the host: share of queries with a match among the first k is cmc[k - 1]
+    mean_ap: float  # trapezoid: area under the precision-recall curve, as both papers' programs report it
+    mean_ap_step: float  # step sum: mean precision at the matches, as most later work reports it
+    num_valid_queries: int
+
+
+@dataclass(frozen=True)
+class _Matches:
+    """Where to look for each query's identity: gallery images in the order of their pid, and a range a query."""
+
+    by_pid: Tensor  # (G,) gallery indices
+    start: Tensor  # (Q,) into by_pid
+    count: Tensor  # (Q,)
+    query_camids: Tensor  # (Q,)
+    gallery_camids: Tensor  # (G,)
+
+    def of(self, queries: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Columns (B, R) in ascending order, padded, and which are matches and which junk (same pid and camid)."""
+        count = self.count[queries, None]
+        offset = torch.arange(max(1, int(count.max())), device=count.device)
+        columns = self.by_pid[(self.start[queries, None] + offset).clamp(max=len(self.by_pid) - 1)]
+        same_camid = self.gallery_camids[columns] == self.query_camids[queries, None]
+        return columns, (offset < count) & ~same_camid, (offset < count) & same_camid
+
+
+def rank_gallery(
+    query_features: Tensor,
+    gallery_features: Tensor,
+    *,
+    query_pids: Ids,
+    gallery_pids: Ids,
+    query_camids: Ids,
+    gallery_camids: Ids,
+    top_k: int = 50,
+) -> Ranking:
+    """Rank the gallery by Euclidean distance to every query.
+
+    ``query_features`` (Q, d) and ``gallery_features`` (G, d) are floating point on one device, where the work is done
+    block by block; ids are (Q,) and (G,) integers. The rest is :func:`rank_from_distances`'.
+    """
+    if query_features.ndim != 2 or gallery_features.ndim != 2 or query_features.shape[1] != gallery_features.shape[1]:
+        raise ValueError(
+            f"features of shapes {tuple(query_features.shape)} and {tuple(gallery_features.shape)} are not (Q, d), (G, d)"
+        )
+    dtype = torch.promote_types(gallery_features.dtype, torch.float32)
+    query, gallery = query_features.detach().to(dtype), gallery_features.detach().to(dtype)
+    squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()  # (G,); vecdot would hold (G, d) products
+
+    def distances(queries: slice) -> Tensor:
+        # ‖q − g‖² − ‖q‖², which orders the gallery as ‖q − g‖ does
+        return torch.addmm(squared_norm, query[queries], gallery.T, alpha=-2)
+
+    matches = _find_matches(
+        query_pids, gallery_pids, query_camids, gallery_camids, shape=(len(query), len(gallery)), device=query.device
+    )
+    return _rank(distances, matches, top_k)
+
+
+def rank_from_distances(
+    distmat: Tensor | np.ndarray,
+    *,
+    query_pids: Ids,
+    gallery_pids: Ids,
+    query_camids: Ids,
+    gallery_camids: Ids,
+    top_k: int = 50,
+) -> Ranking:
+    """Rank the gallery by a distance matrix ``distmat`` (Q, G).
+
+    A gallery image with the query's pid and camid is left out for that query; a query with no match left is skipped.
+    Images at one distance share one threshold of the precision-recall curve, as in scikit-learn, so both APs are
+    free of the gallery's order; CMC takes them in the order of the gallery. ValueError for shapes that do not fit,
+    NaN or infinite distances, an empty set, ``top_k`` below 1, and where no query is valid.
+    """
+    distmat = torch.as_tensor(distmat).detach()
+    if distmat.ndim != 2:
+        raise ValueError(f"distmat has shape {tuple(distmat.shape)}, not (Q, G)")
+    distmat = distmat.to(torch.promote_types(distmat.dtype, torch.float32))
+    matches = _find_matches(
+        query_pids, gallery_pids, query_camids, gallery_camids, shape=distmat.shape, device=distmat.device
+    )
+    return _rank(lambda queries: distmat[queries].clone(), matches, top_k)
+
+
+def _ids(values: Ids, count: int, name: str) -> Tensor:
+    """The ids (count,) on the host."""
+    ids = values.cpu() if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
+    if ids.shape != (count,) or ids.is_floating_point():
+        raise ValueError(f"{name} must be {count} integers, not {ids.dtype} of shape {tuple(ids.shape)}")
+    return ids
+
+
+def _find_matches(
+    query_pids: Ids,
+    gallery_pids: Ids,
+    query_camids: Ids,
+    gallery_camids: Ids,
+    *,
+    shape: tuple[int, int],
+    device: torch.device,
+) -> _Matches:
+    """Check the ids against ``shape`` (Q, G) and find each query's identity in the gallery."""
+    num_query, num_gallery = shape
+    if num_query == 0 or num_gallery == 0:
+        raise ValueError(f"{num_query} queries and {num_gallery} gallery images: neither set may be empty")
+    wanted, pids = _ids(query_pids, num_query, "query_pids"), _ids(gallery_pids, num_gallery, "gallery_pids")
+    by_pid = pids.argsort(stable=True)
+    start = torch.searchsorted(pids[by_pid], wanted)
+    count = torch.searchsorted(pids[by_pid], wanted, right=True) - start
+    query_camids = _ids(query_camids, num_query, "query_camids")
+    gallery_camids = _ids(gallery_camids, num_gallery, "gallery_camids")
+    return _Matches(*(t.to(device) for t in (by_pid, start, count, query_camids, gallery_camids)))
+
+
+def _rank(distances: Callable[[slice], Tensor], matches: _Matches, top_k: int) -> Ranking:
+    """Rank block by block; ``distances`` gives a block's (B, G), to be overwritten."""
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k} must be at least 1")
+    num_query, num_gallery = len(matches.start), len(matches.by_pid)
+    size = max(1, _BLOCK_DISTANCES // num_gallery)
+    blocks = [slice(i, i + size) for i in range(0, num_query, size)]
+    per_query = [_rank_block(distances(block), *matches.of(block)) for block in blocks]
+    first, ap, ap_step = (torch.cat(values).cpu() for values in zip(*per_query, strict=True))
+    if len(first) == 0:
+        raise ValueError("no query is valid: none has a gallery image of its pid from another camera")
+    hits = torch.bincount(first, minlength=top_k)[:top_k]
+    return Ranking(hits.cumsum(0).double() / len(first), ap.mean().item(), ap_step.mean().item(), len(first))
+
+
+def _rank_block(distances: Tensor, columns: Tensor, is_match: Tensor, is_junk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """First match's position (from 0), AP by trapezoid and AP by step, each (V,), of a block's V valid queries.
+
+    ``distances`` is (B, G) and is overwritten; ``columns`` (B, R) are those of the query's pid, see :class:`_Matches`.
+    """
+    infinity = torch.inf
+    own = distances.gather(1, columns)  # (B, R)
+    rows, k = is_junk.nonzero(as_tuple=True)
+    distances[rows, columns[rows, k]] = infinity
+    ranked = _sort_rows(distances)  # (B, G), junk last
+    last = ranked.gather(1, (ranked.shape[1] - 1 - is_junk.sum(1, keepdim=True)).clamp(min=0))
+    if not torch.isfinite(last).logical_or(is_junk.all(1, keepdim=True)).all():
+        raise ValueError("distances, or the features they come from, are not all finite")
+
+    at = _sort_rows(own.masked_fill(~is_match, infinity))  # (B, R) distances of the matches, then padding
+    # Images nearer than each match, and as near or nearer: all of them, and the matches among them.
+    nearer, within = torch.searchsorted(ranked, at), torch.searchsorted(ranked, at, right=True)
+    matches_nearer, matches_within = torch.searchsorted(at, at), torch.searchsorted(at, at, right=True)
+    precision = matches_within.double() / within
+    # The curve starts at precision 1 and drops, before it reaches a match, by the others that are nearer.
+    precision_before = torch.where(nearer > 0, matches_nearer.double() / nearer, 1.0)
+    count = is_match.sum(1)
+    step = precision.where(at < infinity, 0).sum(1) / count
+    before = precision_before.where(at < infinity, 0).sum(1) / count
+
+    first = nearer[:, 0]
+    tied = (within[:, 0] - first > 1).nonzero()[:, 0]
+    if len(tied):
+        nearest = at[tied, :1]
+        column = columns[tied].where(own[tied] == nearest, ranked.shape[1])
+        column = column.where(is_match[tied], ranked.shape[1]).amin(1, keepdim=True)
+        earlier = torch.arange(ranked.shape[1], device=column.device) < column
+        first[tied] += ((distances[tied] == nearest) & earlier).sum(1)
+    valid = count > 0
+    return first[valid], (step + before)[valid] / 2, step[valid]
+
+
+def _sort_rows(values: Tensor) -> Tensor:
+    """The rows of (B, n) in ascending order."""
+    if values.device.type != "cpu":
+        return values.sort(dim=1).values
+    # numpy sorts plain values with vector instructions; torch sorts pairs and takes four times as long
+    ranked = values.numpy().copy()
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(lambda part: part.sort(axis=1), np.array_split(ranked, torch.get_num_threads())))
+    return torch.from_numpy(ranked)

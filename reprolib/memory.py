@@ -1,0 +1,121 @@
+"""The lookup table V, one row a cluster, and the repelled loss that reads it (BUC Section 3.2, DBC Section 3.1)."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_EPSILON = 1e-12  # torch.nn.functional.normalize divides by no less than this
+
+
+def _check_shapes(embedding: Tensor, pseudo_labels: Tensor, weight: Tensor) -> None:
+    """Raise ValueError unless these are a batch (B, d), its labels (B,) and a table (C, d)."""
+    if embedding.ndim != 2 or embedding.shape[1] != weight.shape[1]:
+        raise ValueError(f"embedding has shape {tuple(embedding.shape)}, the table takes (B, {weight.shape[1]})")
+    if pseudo_labels.shape != embedding.shape[:1] or len(pseudo_labels) == 0:
+        raise ValueError(f"pseudo_labels has shape {tuple(pseudo_labels.shape)} for {len(embedding)} embeddings")
+    if pseudo_labels.dtype != torch.int64:
+        raise ValueError(f"pseudo_labels must be int64, not {pseudo_labels.dtype}")
+
+
+def _check_range(labels: np.ndarray, num_clusters: int) -> None:
+    """Raise ValueError where a label has no row."""
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= num_clusters:
+        raise ValueError(f"pseudo_labels lie in [{low}, {high}], the table has rows 0 to {num_clusters - 1}")
+
+
+def repelled_loss(
+    embedding: Tensor, pseudo_labels: Tensor, table: "LookupTable | Tensor", *, temperature: float
+) -> Tensor:
+    """Repelled loss, BUC Eq. (2)-(3): the mean over the batch of ``-log softmax(V v / temperature)[y]``.
+
+    ``embedding`` is (B, d), ``pseudo_labels`` (B,) int64 on any device, ``table`` a :class:`LookupTable` or its
+    weight (C, d). The gradient flows to ``embedding`` alone. ValueError for shapes that do not fit, a temperature
+    that is not positive and, where the labels are on the host, a label without a row.
+    """
+    weight = table.weight if isinstance(table, LookupTable) else table
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature} must be positive")
+    _check_shapes(embedding, pseudo_labels, weight)
+    if pseudo_labels.device.type == "cpu":  # elsewhere the look would wait for the device
+        _check_range(pseudo_labels.numpy(), len(weight))
+    logits = embedding @ weight.detach().T / temperature  # (B, C)
+    return F.cross_entropy(logits, pseudo_labels.to(logits.device, non_blocking=True))
+
+
+class LookupTable:
+    """V of BUC Eq. (2): ``weight`` is (C, d), one row a cluster, zeros at birth; no gradient reaches it."""
+
+    def __init__(
+        self,
+        num_clusters: int,
+        dim: int,
+        *,
+        normalize: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        """Zeros; with ``normalize`` a row that is updated is brought to unit length (released code; not in BUC)."""
+        if num_clusters < 1 or dim < 1:
+            raise ValueError(f"a table of {num_clusters} rows and {dim} columns holds nothing")
+        self.weight = torch.zeros(num_clusters, dim, device=device, dtype=dtype)
+        self.normalize = normalize
+
+    def update(self, embedding: Tensor, pseudo_labels: Tensor) -> None:
+        """``V_y <- (V_y + v) / 2`` [then normalized], BUC Section 3.2, one sample after the other in batch order.
+
+        ``embedding`` (B, d) is taken as it is: after dropout it is not of unit length. A label that occurs twice in
+        the batch is updated twice. Labels on the host spare a CUDA device a synchronization. ValueError as for
+        :func:`repelled_loss`.
+        """
+        _check_shapes(embedding, pseudo_labels, self.weight)
+        labels = pseudo_labels.cpu().numpy()
+        _check_range(labels, len(self.weight))
+        order, turns = _turns(labels)
+        rows = torch.from_numpy(labels[order[: turns[0]]]).to(self.weight.device, non_blocking=True)
+        order = torch.from_numpy(order).to(embedding.device, non_blocking=True)
+        samples = embedding.detach().index_select(0, order).to(self.weight)
+        updated = self.weight.index_select(0, rows)  # (num_labels, d)
+        for v in samples.split(turns):
+            row = updated[: len(v)].add_(v)
+            if self.normalize:  # the sum's direction is the mean's; epsilon doubles with it
+                row.div_(torch.linalg.vector_norm(row, dim=1, keepdim=True).clamp_min_(2 * _EPSILON))
+            else:
+                row.mul_(0.5)
+        self.weight.index_copy_(0, rows, updated)
+
+
+def _turns(labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Order (B,) of a batch's samples by turn, and the number of samples of each turn.
+
+    A label's first sample has turn 0, its second turn 1, and so on: samples of one turn have distinct labels and can
+    be taken together. Within a turn the most frequent labels come first, always in the same order, so that the
+    labels of a turn are the first ones of turn 0.
+    """
+    by_label = labels.argsort(kind="stable")
+    labels = labels[by_label]
+    first = labels.searchsorted(labels)
+    count = labels.searchsorted(labels, side="right") - first
+    turn = np.arange(len(labels)) - first
+    return by_label[np.lexsort((first, -count, turn))], np.bincount(turn).tolist()
+
+
+def cluster_means(embeddings: Tensor, pseudo_labels: Tensor, *, normalize: bool) -> Tensor:
+    """Mean embedding of every cluster (C, d), for a table's start; with ``normalize`` brought to unit length.
+
+    ``embeddings`` is (N, d), ``pseudo_labels`` (N,) int64 on any device, compact in [0, C). Released code: DBC starts
+    a stage with the means, not normalized, of the clusters *before* the merge, so that row k is not label k's.
+    ValueError for shapes that do not fit and for labels that leave a cluster empty.
+    """
+    if embeddings.ndim != 2 or pseudo_labels.shape != embeddings.shape[:1] or len(embeddings) == 0:
+        raise ValueError(f"{tuple(pseudo_labels.shape)} labels do not fit {tuple(embeddings.shape)} embeddings")
+    pseudo_labels = pseudo_labels.to(embeddings.device)
+    if pseudo_labels.dtype != torch.int64 or pseudo_labels.min() < 0:
+        raise ValueError("pseudo_labels must be int64 and not negative")
+    counts = torch.bincount(pseudo_labels)
+    if (counts == 0).any():
+        raise ValueError(f"no image has label {int(counts.argmin())}: labels must be compact")
+    by_label = embeddings.detach()[pseudo_labels.argsort(stable=True)]
+    means = torch.segment_reduce(by_label, "mean", lengths=counts, axis=0)
+    return F.normalize(means, dim=1) if normalize else means

@@ -1,0 +1,112 @@
+"""Backbone and embedding head: images -> (embedding, feature)."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from reprolib.recipe import Recipe
+
+BACKBONES = ("resnet50", "resnet18", "mobilenet_v2")
+
+
+class Output(NamedTuple):
+    """What a batch becomes."""
+
+    embedding: Tensor  # (B, d): what the loss and the lookup table see
+    feature: Tensor  # (B, D) unit rows: what is merged and ranked
+
+
+class Model(nn.Module):
+    """A backbone, the mean over frames, and the embedding head of a recipe.
+
+    Args:
+        recipe: embedding_dim, embedding_layers, dropout and dropout_position are read.
+        backbone: one of ``BACKBONES``, by its torchvision name.
+        weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none", or a local file.
+        freeze_stem: the video protocol: everything up to stride 8 (conv1 to layer2) keeps its weights, and its
+            BatchNorm stays in eval mode.
+    """
+
+    def __init__(self, recipe: Recipe, *, backbone: str = "resnet50", weights: str = "imagenet", freeze_stem=False):
+        """Build, initialize and load."""
+        super().__init__()
+        self.stem, self.body, width = load_backbone(backbone, weights)
+        self.freeze_stem = freeze_stem
+        layers: list[nn.Module] = []
+        for k in range(recipe.embedding_layers):
+            linear = nn.Linear(width if k == 0 else recipe.embedding_dim, recipe.embedding_dim)
+            nn.init.kaiming_normal_(linear.weight, mode="fan_out")
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.BatchNorm1d(recipe.embedding_dim), nn.ReLU()]
+        self.head = nn.Sequential(*layers[:-1])
+        self.dropout = nn.Dropout(recipe.dropout)
+        self.dropout_position = recipe.dropout_position
+        self.to(memory_format=torch.channels_last)
+        for parameter in self.stem.parameters():
+            parameter.requires_grad_(not freeze_stem)
+
+    def train(self, mode: bool = True) -> "Model":
+        """Training mode, but for a frozen stem."""
+        super().train(mode)
+        if self.freeze_stem:
+            self.stem.eval()
+        return self
+
+    def pool(self, frames: Tensor) -> Tensor:
+        """(n, 3, H, W) -> (n, D), the mean over positions of the last feature map."""
+        return self.body(self.stem(frames)).mean((2, 3))
+
+    def embed(self, pooled: Tensor) -> Output:
+        """(B, D) pooled vectors, already the mean over a tracklet's frames -> embedding and feature.
+
+        Released code: dropout comes after the normalization, so that the embedding is not of unit length.
+        """
+        embedding = self.head(pooled)
+        if self.dropout_position == "before_normalize":
+            embedding = normalize(self.dropout(embedding))
+        else:
+            embedding = self.dropout(normalize(embedding))
+        return Output(embedding, normalize(pooled))
+
+    def forward(self, images: Tensor) -> Output:
+        """(B, T, 3, H, W) -> Output; the mean over T frames is taken before the head."""
+        batch, length = images.shape[:2]
+        frames = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return self.embed(self.pool(frames).view(batch, length, -1).mean(1))
+
+
+def load_backbone(name: str, weights: str) -> tuple[nn.Module, nn.Module, int]:
+    """The torchvision network without its classifier: up to stride 8, the rest, and the width of its output."""
+    if name not in BACKBONES:
+        raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}")
+    network = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if weights == "imagenet" else None)
+    if weights not in ("imagenet", "none"):
+        _load_weights(network, Path(weights), name)
+    if name == "mobilenet_v2":
+        return network.features[:7], network.features[7:], network.last_channel
+    parts = [network.conv1, network.bn1, network.relu, network.maxpool, network.layer1, network.layer2]
+    return nn.Sequential(*parts), nn.Sequential(network.layer3, network.layer4), network.fc.in_features
+
+
+def _load_weights(network: nn.Module, file: Path, name: str) -> None:
+    if not file.is_file():
+        raise ValueError(f"{file}: no such weights; give 'imagenet', 'none' or a .pth or .safetensors file of {name}")
+    if file.suffix == ".safetensors":
+        state = load_file(file)
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        report = network.load_state_dict(state, strict=False)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file}: not weights of {name}: {str(error)[:300]}") from error
+    lost = [k for k in report.missing_keys if not k.startswith(("fc.", "classifier."))]
+    if lost or report.unexpected_keys:
+        raise ValueError(
+            f"{file}: not weights of {name}: {len(lost)} missing ({', '.join(lost[:3])}), "
+            f"{len(report.unexpected_keys)} unknown ({', '.join(report.unexpected_keys[:3])})"
+        )

@@ -1,0 +1,327 @@
+"""Algorithm 1 of both papers: train, extract, evaluate, merge, relabel, stage after stage -> a run record."""
+
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from reprolib import paths
+from reprolib.datasets import Split, fingerprint, load_dataset
+from reprolib.evaluation import rank_gallery
+from reprolib.extraction import extract
+from reprolib.images import Images, load_images
+from reprolib.memory import LookupTable, cluster_means
+from reprolib.merging import merge_clusters
+from reprolib.model import Model
+from reprolib.quality import cluster_quality
+from reprolib.recipe import Recipe
+from reprolib.record import RunRecord, load_record, provenance, run_name, write_json
+from reprolib.training import learning_rates, train_stage
+
+# What a dataset is run on when nothing is said: (backbone, weights, image size).
+PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))
+NETWORKS = {
+    "synthetic": ("resnet18", "none", (64, 32)),
+    "synthetic-video": ("resnet18", "none", (64, 32)),
+    "cifar10": ("resnet18", "none", (32, 32)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A split with its frames decoded."""
+
+    split: Split
+    train: Images
+    query: Images
+    gallery: Images
+
+
+def run(
+    recipe: Recipe,
+    dataset: str | Split,
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    backbone: str | None = None,
+    weights: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    identities: int | None = None,
+    data_root: str | Path | None = None,
+    fresh: bool = False,
+) -> RunRecord:
+    """Train, merge and evaluate a recipe on a dataset; every stage is saved before the next begins.
+
+    A run that was cut off goes on after its last whole stage; a finished one is read back.
+
+    Args:
+        recipe: the method.
+        dataset: a name of ``load_dataset``, or a Split.
+        seed: decides initial weights, order, crops, dropout and, with ``identities``, which are drawn.
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
+        backbone: resnet50, resnet18 or mobilenet_v2; None takes the dataset's own of ``NETWORKS``, else the papers'.
+        weights: "imagenet", "none" or a local file.
+        image_size: (height, width).
+        identities: train on this many identities, drawn at random; query and gallery stay whole.
+        data_root: folder of the datasets; None takes ``$REPROLIB_DATA``, else ``data/``.
+        fresh: forget what an earlier run of the same settings left.
+
+    Returns:
+        The record, also written to ``results/runs``.
+
+    Raises:
+        ValueError: settings that cannot be, or data that cannot be read; the message says what to do.
+    """
+    device = choose_device(device)
+    split = load_dataset(dataset, root=data_root) if isinstance(dataset, str) else dataset
+    split = split.keep_identities(identities, seed=seed) if identities else split
+    default = NETWORKS.get(split.name, PAPERS_NETWORK)
+    backbone, image_size = backbone or default[0], tuple(image_size or default[2])
+    weights = weights or default[1]
+    settings = {
+        "dataset": split.name,
+        "fingerprint": fingerprint(split.train),
+        "identities": identities,
+        "recipe": asdict(recipe),
+        "backbone": backbone,
+        "weights": describe_weights(weights),
+        "image_size": list(image_size),
+        "seed": seed,
+    }
+    file = paths.RUNS / f"{run_name(settings)}.json"
+    state = paths.STATE / run_name(settings)
+    if fresh:
+        shutil.rmtree(state, ignore_errors=True)
+        file.unlink(missing_ok=True)
+    if file.exists():
+        return load_record(file)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        model = Model(recipe, backbone=backbone, weights=weights, freeze_stem=split.is_video)
+    data = prepare(split, image_size, device=device)
+    return _Run(recipe, data, model.to(device), settings, state, device).finish()
+
+
+class _Run:
+    """The state that Algorithm 1 carries from stage to stage."""
+
+    def __init__(self, recipe: Recipe, data: Prepared, model: Model, settings: dict, state: Path, device: torch.device):
+        self.recipe, self.data, self.model, self.device, self.state = recipe, data, model, device, state
+        self.image_size = tuple(settings["image_size"])
+        self.seed = settings["seed"]
+        self.labels = torch.arange(len(data.split.train))  # every sample its own cluster
+        self.table_start: Tensor | None = None  # the next stage's first table; None: zeros
+        self.record = RunRecord(settings, provenance(device), untrained={})
+        self.num_stages = recipe.num_stages(len(self.labels))
+        self.merges = recipe.merges_per_stage(len(self.labels))
+
+    def finish(self) -> RunRecord:
+        """Every stage that is still to do, then the record."""
+        self._resume()
+        if not self.record.untrained:
+            self.record.untrained = self._evaluate()
+        first = len(self.record.stages)
+        with tqdm(
+            total=self.num_stages, initial=first, desc=self.record.settings["recipe"]["name"], unit="stage"
+        ) as bar:
+            for stage in range(first, self.num_stages):
+                entry = self._stage(stage)
+                self._save(stage, entry)
+                metrics = entry["metrics"]
+                bar.set_postfix({"clusters": entry["num_clusters"], "rank-1": f"{metrics['rank-1']:.1%}"})
+                bar.update()
+        self.record.selected = select_stage(self.record.curve("rank-1"), self.recipe.selection)
+        self.record.provenance["seconds"] = sum(sum(s["seconds"].values()) for s in self.record.stages)
+        labels = np.stack([np.load(self._folder(s) / "labels.npy") for s in range(self.num_stages)])
+        paths.LABELS.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(paths.LABELS / f"{self.record.name}.npz", pseudo_labels=labels.astype(np.int32))
+        self.record.save()
+        return self.record
+
+    def _stage(self, stage: int) -> dict:
+        """Train on the labels, extract, evaluate, merge."""
+        clock = _Clock()
+        split, num_clusters = self.data.split, int(self.labels.max()) + 1
+        losses = self._train(stage, num_clusters)
+        clock.lap("train")
+        metrics = self._evaluate()
+        clock.lap("evaluate")
+        quality = asdict(cluster_quality(self.labels, split.train_pids))
+        trained_on = self.labels
+        if stage + 1 < self.num_stages and self.recipe.criterion is not None:
+            output = self._extract(self.data.train, split.train)
+            clock.lap("extract")
+            merged = merge_clusters(
+                output.feature,
+                self.labels.to(self.device),
+                criterion=self.recipe.criterion,
+                merges_per_stage=self.merges,
+            )
+            self.labels = merged.cpu()
+            clock.lap("merge")
+            self._start_table(output.embedding, old=trained_on, new=self.labels)
+        return {
+            "stage": stage,
+            "num_clusters": num_clusters,
+            "losses": losses,
+            "metrics": metrics,
+            "quality": quality,
+            "seconds": clock.seconds,
+            "labels": trained_on,
+        }
+
+    def _train(self, stage: int, num_clusters: int) -> list[float]:
+        rows = num_clusters if self.table_start is None else len(self.table_start)
+        dim = self.recipe.embedding_dim
+        table = LookupTable(rows, dim, normalize=self.recipe.normalize_table, device=self.device)
+        if self.table_start is not None:
+            table.weight.copy_(self.table_start)
+        rates = learning_rates(self.recipe, stage, video=self.data.split.is_video)
+        with tqdm(total=len(rates), desc=f"stage {stage}, {num_clusters} clusters", unit="epoch", leave=False) as bar:
+
+            def show(epoch: int, loss: float) -> None:
+                bar.set_postfix(loss=f"{loss:.3f}")
+                bar.update()
+
+            return train_stage(
+                self.model,
+                self.data.train,
+                self.data.split.train.starts,
+                self.labels,
+                table,
+                recipe=self.recipe,
+                image_size=self.image_size,
+                learning_rates=rates,
+                seed=self.seed * 1000 + stage,
+                device=self.device,
+                on_epoch=show,
+            )
+
+    def _extract(self, images: Images, tracklets):
+        return extract(
+            self.model,
+            images,
+            tracklets.starts,
+            image_size=self.image_size,
+            device=self.device,
+            frames_at_most=self.recipe.frames_at_most,
+        )
+
+    def _evaluate(self) -> dict:
+        split = self.data.split
+        ranking = rank_gallery(
+            self._extract(self.data.query, split.query).feature,
+            self._extract(self.data.gallery, split.gallery).feature,
+            query_pids=split.query.pids,
+            gallery_pids=split.gallery.pids,
+            query_camids=split.query.camids,
+            gallery_camids=split.gallery.camids,
+        )
+        ranks = {f"rank-{k}": float(ranking.cmc[k - 1]) for k in (1, 5, 10, 20)}
+        average = {"mAP": float(ranking.mean_ap), "mAP_step": float(ranking.mean_ap_step)}
+        return {**ranks, **average, "num_valid_queries": int(ranking.num_valid_queries)}
+
+    def _start_table(self, embeddings: Tensor, *, old: Tensor, new: Tensor) -> None:
+        if self.recipe.table_start != "zeros":
+            labels = old if self.recipe.table_start == "stale_means" else new
+            self.table_start = cluster_means(embeddings, labels.to(self.device), normalize=False)
+
+    def _folder(self, stage: int) -> Path:
+        return self.state / f"stage_{stage:02}"
+
+    def _save(self, stage: int, entry: dict) -> None:
+        """Weights, labels and figures of a stage in one folder, which gets its name when all is in it."""
+        folder = self._folder(stage)
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        np.save(partial / "labels.npy", entry.pop("labels").numpy())
+        np.save(partial / "next_labels.npy", self.labels.numpy())
+        if self.table_start is not None:
+            np.save(partial / "table.npy", self.table_start.cpu().numpy())
+        save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, partial / "model.safetensors")
+        self.record.stages.append(entry)
+        write_json(partial / "record.json", {"untrained": self.record.untrained, "entry": entry})
+        partial.rename(folder)
+        best = select_stage(self.record.curve("rank-1"), self.recipe.selection)
+        for earlier in range(stage):
+            if earlier != best:
+                (self._folder(earlier) / "model.safetensors").unlink(missing_ok=True)
+
+    def _resume(self) -> None:
+        """Take up after the last whole stage, if an earlier process left one."""
+        while self._folder(len(self.record.stages)).exists():
+            folder = self._folder(len(self.record.stages))
+            content = json.loads((folder / "record.json").read_text())
+            self.record.untrained = content["untrained"]
+            self.record.stages.append(content["entry"])
+        if not self.record.stages:
+            return
+        self.labels = torch.from_numpy(np.load(folder / "next_labels.npy"))
+        if (folder / "table.npy").exists():
+            self.table_start = torch.from_numpy(np.load(folder / "table.npy")).to(self.device)
+        self.model.load_state_dict(load_file(folder / "model.safetensors", device=str(self.device)))
+
+
+class _Clock:
+    """Seconds of each part of a stage."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] = round(now - self._last, 3)
+        self._last = now
+
+
+def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) -> Prepared:
+    """Decode the three sets (or map the cache of an earlier run) and move them to ``device``."""
+    sets = {}
+    for part in ("train", "query", "gallery"):
+        tracklets = getattr(split, part)
+        size = "x".join(map(str, image_size))
+        cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets)}.npy"
+        images = load_images(tracklets.frames, image_size, cache=cache)
+        sets[part] = images.to(device)
+    return Prepared(split, **sets)
+
+
+def select_stage(rank_1: list[float], rule: str) -> int:
+    """The stage kept: the best rank-1 on the test set (as both papers did; the first of equals), or the last."""
+    return len(rank_1) - 1 if rule == "last" else int(np.argmax(rank_1))
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or CUDA where there is one.
+
+    Raises:
+        ValueError: an unknown device, or CUDA where there is none.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is unknown; give cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: no CUDA device here; give cpu")
+    return chosen
+
+
+def describe_weights(weights: str) -> str:
+    """ "imagenet", "none", or a local file's name and digest, so that no path of this machine is recorded."""
+    file = Path(weights)
+    if weights in ("imagenet", "none") or not file.is_file():
+        return weights
+    with file.open("rb") as content:
+        return f"{file.name} {hashlib.file_digest(content, 'blake2b').hexdigest()[:16]}"

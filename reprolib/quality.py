@@ -1,0 +1,70 @@
+"""How well pseudo-labels agree with the true identities. For diagnosis only: nothing here may reach training."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClusterQuality:
+    """Agreement of clusters with identities, in fractions; every field survives JSON as it is."""
+
+    num_clusters: int
+    num_singletons: int
+    largest_cluster: int  # images in it
+    size_histogram: list[list[int]]  # [size, number of clusters of that size], by ascending size
+    purity: float  # share of the images whose pid is the most frequent one of their cluster
+    adjusted_rand_index: float  # 1 where the partitions are equal, about 0 where they agree by chance
+    pair_precision: float  # share of the pairs in one cluster that are of one pid; 1 where there is no such pair
+    pair_recall: float  # share of the pairs of one pid that are in one cluster; 1 where there is no such pair
+
+
+def cluster_quality(pseudo_labels: Tensor | np.ndarray, pids: Tensor | np.ndarray) -> ClusterQuality:
+    """Compare ``pseudo_labels`` (N,) with ``pids`` (N,), integers in any numbering, both on any device.
+
+    ValueError for shapes that differ, other than integers, and no image.
+    """
+    labels, pids = _integers(pseudo_labels), _integers(pids)
+    if labels.shape != pids.shape or labels.ndim != 1 or len(labels) == 0:
+        raise ValueError(f"pseudo_labels {labels.shape} and pids {pids.shape} must both be (N,) with N at least 1")
+    clusters, identities = (np.unique(ids, return_inverse=True)[1] for ids in (labels, pids))
+    (cluster, _), shared = np.unique([clusters, identities], axis=1, return_counts=True)
+    sizes = np.bincount(clusters)
+    most_frequent = np.zeros(len(sizes), np.int64)
+    np.maximum.at(most_frequent, cluster, shared)
+    in_both, in_cluster, of_pid = _pairs(shared), _pairs(sizes), _pairs(np.bincount(identities))
+    return ClusterQuality(
+        num_clusters=len(sizes),
+        num_singletons=int((sizes == 1).sum()),
+        largest_cluster=int(sizes.max()),
+        size_histogram=np.stack(np.unique(sizes, return_counts=True), axis=1).tolist(),
+        purity=float(most_frequent.sum() / len(labels)),
+        adjusted_rand_index=_adjusted_rand_index(in_both, in_cluster, of_pid, total=_pairs(len(labels))),
+        pair_precision=in_both / in_cluster if in_cluster else 1.0,
+        pair_recall=in_both / of_pid if of_pid else 1.0,
+    )
+
+
+def _integers(ids: Tensor | np.ndarray) -> np.ndarray:
+    """The ids on the host, int64."""
+    ids = ids.cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"labels must be integers, not {ids.dtype}")
+    return ids.astype(np.int64)
+
+
+def _pairs(sizes: np.ndarray | int) -> int:
+    """Pairs within groups of these sizes."""
+    return int(np.sum(sizes * (np.asarray(sizes) - 1)) // 2)
+
+
+def _adjusted_rand_index(in_both: int, in_cluster: int, of_pid: int, *, total: int) -> float:
+    """Hubert and Arabie's index from numbers of pairs: (in_both - expected) / (mean of the two - expected).
+
+    scikit-learn gives the same, but warns wherever most clusters are singletons, as they are in the first stages.
+    """
+    if in_cluster == of_pid == in_both:  # equal partitions; for two trivial ones the quotient would be 0 / 0
+        return 1.0
+    expected = in_cluster * of_pid / total
+    return (in_both - expected) / ((in_cluster + of_pid) / 2 - expected)

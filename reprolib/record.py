@@ -1,0 +1,126 @@
+"""A run's record: settings, provenance and every stage's figures, as one JSON file written whole or not at all."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from reprolib import paths
+
+FORMAT = 1  # raised when a record's fields change meaning
+
+
+class RecordError(ValueError):
+    """A record that cannot be used; the message names the file and the remedy."""
+
+
+@dataclass
+class RunRecord:
+    """One execution of a recipe. Metrics are fractions; tables print percent."""
+
+    settings: dict  # dataset, its fingerprint, identities, recipe, backbone, weights, image_size, seed
+    provenance: dict  # device, versions, commit, when, wall time
+    untrained: dict  # metrics of the network before any training
+    stages: list[dict] = field(default_factory=list)  # stage, num_clusters, losses, metrics, quality, seconds
+    selected: int | None = None  # the stage kept by settings["recipe"]["selection"]; None while unfinished
+
+    @property
+    def name(self) -> str:
+        """What the record's files are called."""
+        return run_name(self.settings)
+
+    @property
+    def best(self) -> dict:
+        """The metrics of the stage kept."""
+        if self.selected is None:
+            raise RecordError(f"{self.name}: the run is not finished; the same command goes on with it")
+        return self.stages[self.selected]["metrics"]
+
+    def curve(self, metric: str) -> list[float]:
+        """One metric of every stage."""
+        return [stage["metrics"][metric] for stage in self.stages]
+
+    def save(self, folder: Path = paths.RUNS) -> Path:
+        """Write ``<folder>/<name>.json``."""
+        file = folder / f"{self.name}.json"
+        write_json(file, {"format": FORMAT, **asdict(self)})
+        return file
+
+
+def load_record(file: Path) -> RunRecord:
+    """Read a record.
+
+    Raises:
+        RecordError: not a record, or one of another format.
+    """
+    try:
+        content = json.loads(file.read_text())
+        if content.pop("format") != FORMAT:
+            raise RecordError(f"{file}: a record of another version of reprolib; delete it and run again")
+        return RunRecord(**content)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{file}: not a run record ({error}); delete it and run again") from error
+
+
+def run_name(settings: dict) -> str:
+    """Readable and unique: dataset, identities, recipe, backbone, image size, seed, and a digest of all settings."""
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=4).hexdigest()
+    size = "x".join(map(str, settings["image_size"]))
+    subset = f"-{settings['identities']}ids" if settings["identities"] else ""
+    parts = [settings["dataset"] + subset, settings["recipe"]["name"], settings["backbone"], size]
+    return "_".join([*parts, f"seed{settings['seed']}", digest])
+
+
+def provenance(device: torch.device) -> dict:
+    """Where and with what a run is made."""
+    names = ("torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn")
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
+        "device_type": device.type,
+        "threads": torch.get_num_threads(),
+        "precision": "float32",
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in names}, "cuda": torch.version.cuda},
+        "commit": _commit(),
+        "average_precision": "mAP: trapezoid, as both papers; mAP_step: step sum, as most libraries",
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """The commit of the code, "+changes" if the package differs from it, or "unknown" outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+changes" if git("status", "--porcelain", "--", "reprolib") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_json(file: Path, content: dict) -> None:
+    """Write, flush, rename: a reader sees the old file or the new one, never half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    with partial.open("w") as out:
+        json.dump(content, out, indent=1)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(file)

@@ -1,0 +1,240 @@
+"""Records on disk, the papers' numbers, and what may be concluded: compare(), verdict(), provenance()."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import mean, stdev
+
+import pandas as pd
+
+from reprolib import paths
+from reprolib.pipeline import NETWORKS, PAPERS_NETWORK, run
+from reprolib.recipe import Recipe
+from reprolib.record import RecordError, RunRecord, load_record, write_json
+
+Margins = Callable[[list[RunRecord]], list[float]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper, and by how much it holds in each seed (positive: it holds)."""
+
+    text: str
+    margins: Margins
+
+
+def higher(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
+    """Points by which one recipe's kept stage exceeds another's, seed by seed."""
+
+    def margins(records: list[RunRecord]) -> list[float]:
+        a, b = (_by_seed(records, recipe) for recipe in (better, worse))
+        return [100 * (a[seed].best[metric] - b[seed].best[metric]) for seed in sorted(a.keys() & b.keys())]
+
+    return margins
+
+
+def rises(recipe: Recipe, metric: str = "rank-1") -> Margins:
+    """Points from the first stage, before any merge, to the stage kept."""
+
+    def margins(records: list[RunRecord]) -> list[float]:
+        chosen = _by_seed(records, recipe)
+        return [100 * (chosen[seed].best[metric] - chosen[seed].curve(metric)[0]) for seed in sorted(chosen)]
+
+    return margins
+
+
+def load_or_run(
+    recipes: Sequence[Recipe], *, dataset: str, seeds: Sequence[int] = (0,), source: str = "stored", **settings
+) -> list[RunRecord]:
+    """A record for every recipe and seed: read from the repository ("stored") or trained now ("run").
+
+    ``settings`` are those of :func:`reprolib.run`: backbone, weights, image_size, identities, data_root, device.
+
+    Raises:
+        ValueError: an unknown source.
+        RecordError: a stored record is missing; the message gives the command that makes it.
+    """
+    if source not in ("stored", "run"):
+        raise ValueError(f'source={source!r} is not one of "stored", "run"')
+    if source == "run":
+        return [run(recipe, dataset, seed=seed, **settings) for recipe in recipes for seed in seeds]
+    network = NETWORKS.get(dataset, PAPERS_NETWORK)
+    wanted = {
+        "dataset": dataset,
+        "identities": settings.get("identities"),
+        "backbone": settings.get("backbone") or network[0],
+        "image_size": list(settings.get("image_size") or network[2]),
+    }
+    records = []
+    for recipe in recipes:
+        of_recipe = [r for r in stored([recipe]) if all(r.settings[k] == v for k, v in wanted.items())]
+        for seed in seeds:
+            found = [r for r in of_recipe if r.settings["seed"] == seed]
+            if not found:
+                command = f"reprolib run --recipe {recipe.name} --dataset {dataset} --seed {seed}"
+                raise RecordError(f'no stored record of this run; make it: {command}, or set source = "run"')
+            records += found[:1]
+    return records
+
+
+def stored(recipes: Sequence[Recipe], *, other_than: str | None = None) -> list[RunRecord]:
+    """The repository's finished records of these recipes, on every dataset or on every dataset but one."""
+    records = [load_record(file) for file in sorted(paths.STORED_RUNS.glob("*.json"))]
+    return [
+        record
+        for recipe in recipes
+        for record in records
+        if _is_of(record, recipe) and record.settings["dataset"] != other_than
+    ]
+
+
+def _is_of(record: RunRecord, recipe: Recipe) -> bool:
+    """Same settings; one that is newer than the record counts by its default, which is what the record ran with."""
+    defaults = {f.name: f.default for f in fields(Recipe)}
+    return defaults | record.settings["recipe"] == asdict(recipe)
+
+
+def _by_seed(records: list[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:
+    return {r.settings["seed"]: r for r in records if _is_of(r, recipe)}
+
+
+def column(record: RunRecord) -> str:
+    """What a record's numbers stand under: dataset, backbone and image size, which are never mixed."""
+    s = record.settings
+    subset = f", {s['identities']} identities" if s["identities"] else ""
+    height, width = s["image_size"]
+    pretrained = "from scratch" if s["weights"] == "none" else "ImageNet"
+    return f"{s['dataset']}{subset} · {s['backbone']} {pretrained} {height}×{width}"
+
+
+def columns(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Records by the column that they stand under, in the order given."""
+    found: dict[str, list[RunRecord]] = {}
+    for record in records:
+        found.setdefault(column(record), []).append(record)
+    return found
+
+
+def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row a run and stage: column, recipe, seed, stage, num_clusters, kept, metrics in percent, quality."""
+    rows = []
+    for record in records:
+        for stage in record.stages:
+            percent = {k: 100 * v for k, v in stage["metrics"].items() if k != "num_valid_queries"}
+            head = {"column": column(record), "recipe": record.settings["recipe"]["name"]}
+            head |= {"seed": record.settings["seed"], "stage": stage["stage"], "num_clusters": stage["num_clusters"]}
+            quality = {k: stage["quality"][k] for k in ("purity", "adjusted_rand_index")}
+            rows.append(head | percent | quality | {"kept": stage["stage"] == record.selected})
+    return pd.DataFrame(rows)
+
+
+def published(exhibit: str) -> pd.DataFrame:
+    """The rows of ``data/published.csv`` of one table or figure, e.g. "BUC Table 1"."""
+    table = pd.read_csv(paths.DATA / "published.csv", keep_default_na=False)
+    rows = table[table["exhibit"] == exhibit]
+    if rows.empty:
+        raise ValueError(f"{exhibit!r} is not one of {', '.join(sorted(table['exhibit'].unique()))}")
+    return rows
+
+
+def compare(
+    records: Sequence[RunRecord],
+    exhibit: str,
+    methods: dict[str, Recipe],
+    *,
+    metrics: Sequence[str] = ("rank-1", "mAP"),
+) -> pd.DataFrame:
+    """The paper's table with ours beside it: percent, the mean over seeds and, from two seeds on, the deviation.
+
+    ``methods`` names our recipes as the exhibit names its rows; rows that we do not run stand as published. The
+    columns of the paper and ours are of other data or another backbone: only orderings may be compared across them.
+    """
+    paper = published(exhibit)
+    index = list(dict.fromkeys([*paper["method"], *methods]))
+    table = pd.DataFrame(index=pd.Index(index, name="method"))
+    for dataset in dict.fromkeys(paper["dataset"]):
+        for metric in metrics:
+            rows = paper[(paper["dataset"] == dataset) & (paper["metric"] == metric)]
+            values = rows.set_index("method")["value"].map(lambda v: f"{float(v):.1f}")
+            table[f"paper: {dataset}", metric] = values.reindex(index).fillna("")
+    for name, members in columns(records).items():
+        for metric in metrics:
+            table[f"ours: {name}", metric] = [
+                _summary([r.best[metric] for r in _by_seed(members, methods[m]).values()]) if m in methods else ""
+                for m in index
+            ]
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+def _summary(fractions: list[float]) -> str:
+    if not fractions:
+        return ""
+    spread = f" ± {100 * stdev(fractions):.1f} ({len(fractions)})" if len(fractions) > 1 else " (1)"
+    return f"{100 * mean(fractions):.1f}{spread}"
+
+
+def judge(margins: list[float]) -> str:
+    """Reproduced: it holds in every seed; partly: on average; not reproduced; not attempted: no run."""
+    if not margins:
+        return "not attempted"
+    if min(margins) > 0:
+        return "reproduced"
+    return "partly" if mean(margins) > 0 else "not reproduced"
+
+
+def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expected: str, source: str = "stored") -> None:
+    """Print the claim's verdict in each column, and keep it for the scorecard.
+
+    Over several columns: reproduced if it is in all, not reproduced if in none, else partly.
+
+    Raises:
+        ValueError: the stored records give another verdict than the notebook expects.
+    """
+    rows = []
+    for name, members in columns(records).items():
+        margins = claim.margins(members)
+        if margins:
+            holds = sum(m > 0 for m in margins)
+            rows.append({"column": name, "verdict": judge(margins), "margin": round(mean(margins), 2)})
+            rows[-1] |= {"holds": holds, "seeds": len(margins)}
+    found = {row["verdict"] for row in rows} or {"not attempted"}
+    overall = found.pop() if len(found) == 1 else "partly"
+    print(f"{overall.upper()}: {claim.text}")
+    for r in rows:
+        print(
+            f"  {r['verdict']} on {r['column']}: {r['margin']:+.1f} points, holds in {r['holds']} of {r['seeds']} seeds"
+        )
+    if source == "stored" and overall != expected:
+        raise ValueError(
+            f"the stored records give {overall!r}, the notebook says {expected!r}: read it anew, then mend it"
+        )
+    slug = "".join(c if c.isalnum() else "_" for c in f"{exhibit} {claim.text}".lower())[:80]
+    content = {"exhibit": exhibit, "claim": claim.text, "verdict": overall, "columns": rows}
+    write_json(paths.VERDICTS / f"{slug}.json", content)
+
+
+def scorecard() -> pd.DataFrame:
+    """Every verdict that the notebooks left: exhibit, claim, verdict."""
+    rows = [pd.read_json(file, typ="series") for file in sorted(paths.VERDICTS.glob("*.json"))]
+    return pd.DataFrame(rows, columns=["exhibit", "claim", "verdict"])
+
+
+def provenance(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Where each number comes from, a row a run."""
+    rows = []
+    for record in records:
+        s, p = record.settings, record.provenance
+        rows.append(
+            {
+                "recipe": s["recipe"]["name"],
+                "column": column(record),
+                "seed": s["seed"],
+                "stage kept": f"{record.selected} of {len(record.stages)} ({s['recipe']['selection']})",
+                "device": f"{p['device']}, {p['threads']} threads, {p['precision']}",
+                "torch": p["versions"]["torch"],
+                "commit": p["commit"],
+                "minutes": round(p["seconds"] / 60, 1),
+                "weights": s["weights"],
+            }
+        )
+    return pd.DataFrame(rows)

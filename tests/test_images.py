@@ -1,0 +1,130 @@
+"""Decoding, the cache, and cropping in batch, held against PIL."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reprolib.images import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ImageError,
+    Images,
+    crop_and_resize,
+    load_images,
+    random_boxes,
+    sample_frames,
+    whole_boxes,
+)
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write_images(folder, sizes):
+    files = []
+    for k, (height, width) in enumerate(sizes):
+        files.append(folder / f"{k}.png")
+        Image.fromarray(noise(height, width, 3)).save(files[-1])
+    return tuple(files)
+
+
+def denormalized(batch):
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    return (batch.permute(0, 2, 3, 1) * std + mean) * 255
+
+
+@pytest.mark.parametrize("image_size", [(128, 64), (256, 128), (131, 67)])
+def test_crop_and_resize_equals_pil_to_rounding(image_size):
+    pixels = noise(8, 128, 64, 3)
+    boxes = torch.tensor([[3, 5, 110, 50], [0, 0, 128, 64], [10, 0, 100, 41], [0, 14, 128, 50]] * 2).float()
+    flip = torch.tensor([False] * 4 + [True] * 4)
+    ours = denormalized(crop_and_resize(torch.from_numpy(pixels), boxes, flip, image_size))
+    for k, (top, left, height, width) in enumerate(boxes.int().tolist()):
+        crop = Image.fromarray(pixels[k]).crop((left, top, left + width, top + height))
+        theirs = crop.resize(image_size[::-1], Image.Resampling.BILINEAR)
+        theirs = theirs.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip[k] else theirs
+        assert np.abs(np.asarray(theirs, np.float32) - ours[k].numpy()).max() <= 1.01  # PIL rounds twice
+
+
+def test_random_boxes_have_the_released_areas_and_ratios_and_lie_inside():
+    images = Images(torch.zeros(1, 128, 64, 3, dtype=torch.uint8), torch.tensor([[128.0, 64.0]]))
+    index = torch.zeros(4000, dtype=torch.long)
+    top, left, height, width = random_boxes(images, index, generator=torch.Generator().manual_seed(0)).unbind(1)
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 128).all()
+    assert (left + width <= 64).all()
+    share, ratio = height * width / (128 * 64), height / width
+    assert 0.62 < share.min() < 0.67
+    assert share.max() > 0.97
+    assert 1.95 <= ratio.min() < 2.05
+    assert 2.9 < ratio.max() <= 3.1
+
+
+def test_a_wide_frame_that_fits_no_crop_is_kept_whole():
+    images = Images(torch.zeros(1, 20, 40, 3, dtype=torch.uint8), torch.tensor([[20.0, 40.0]]))
+    boxes = random_boxes(images, torch.zeros(5, dtype=torch.long), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(boxes, whole_boxes(images, torch.zeros(5, dtype=torch.long)))
+
+
+def test_boxes_of_a_resized_frame_keep_the_shape_of_the_original():
+    images = Images(torch.zeros(1, 64, 32, 3, dtype=torch.uint8), torch.tensor([[300.0, 100.0]]))
+    boxes = random_boxes(images, torch.zeros(500, dtype=torch.long), generator=torch.Generator().manual_seed(0))
+    original = boxes * torch.tensor([300 / 64, 100 / 32]).repeat(2)
+    ratio = original[:, 2] / original[:, 3]
+    assert ratio.min() > 1.95
+    assert ratio.max() < 3.1
+
+
+def test_frames_keep_their_own_size_unless_they_differ_or_are_too_large(tmp_path):
+    small = write_images(tmp_path, [(64, 32)] * 3)
+    assert load_images(small, (128, 64)).pixels.shape == (3, 64, 32, 3)
+    assert load_images(small, (32, 16)).pixels.shape == (3, 32, 16, 3)
+    mixed = write_images(tmp_path, [(64, 32), (100, 40)])
+    images = load_images(mixed, (128, 64))
+    assert images.pixels.shape == (2, 128, 64, 3)
+    assert images.sizes.tolist() == [[64, 32], [100, 40]]
+
+
+def test_the_cache_gives_what_decoding_gives_and_is_read_the_second_time(tmp_path):
+    files = write_images(tmp_path, [(64, 32)] * 3)
+    cache = tmp_path / "cache" / "train.npy"
+    first = load_images(files, (128, 64), cache=cache)
+    for file in files:
+        file.unlink()
+    second = load_images(files, (128, 64), cache=cache)
+    assert torch.equal(first.pixels, second.pixels)
+    assert not list(cache.parent.glob("*.partial"))
+
+
+def test_a_truncated_image_is_named_and_leaves_no_cache(tmp_path):
+    files = write_images(tmp_path, [(64, 32)] * 3)
+    files[1].write_bytes(files[1].read_bytes()[:600])
+    with pytest.raises(ImageError, match=r"1\.png"):
+        load_images(files, (128, 64), cache=tmp_path / "cache" / "train.npy")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_cache_of_another_length_is_refused(tmp_path):
+    files = write_images(tmp_path, [(64, 32)] * 3)
+    cache = tmp_path / "train.npy"
+    load_images(files, (128, 64), cache=cache)
+    with pytest.raises(ImageError, match="delete it"):
+        load_images(files[:2], (128, 64), cache=cache)
+
+
+def test_frames_are_sampled_in_order_and_repeat_only_where_a_tracklet_is_short():
+    starts = np.array([0, 20, 23, 40])
+    frames = sample_frames(starts, 6, generator=torch.Generator().manual_seed(0))
+    assert frames.shape == (3, 6)
+    assert torch.equal(frames, frames.sort(1).values)
+    for row, start, end in zip(frames.tolist(), starts[:-1], starts[1:], strict=True):
+        assert all(start <= f < end for f in row)
+        assert len(set(row)) == 6 or end - start < 6
+
+
+def test_an_image_dataset_has_one_frame_a_tracklet():
+    frames = sample_frames(np.arange(5), 16, generator=torch.Generator())
+    assert frames.tolist() == [[0], [1], [2], [3]]

@@ -66,3 +66,48 @@ def run(
         f"{record.name}: stage {record.selected} of {len(record.stages)}, "
         f"rank-1 {best['rank-1']:.1%}, mAP {best['mAP']:.1%} (step sum {best['mAP_step']:.1%})"
     )
+
+
+@app.command()
+def reproduce(
+    notebooks: Annotated[list[str] | None, typer.Argument(help="Beginnings of names, such as 04; none: all.")] = None,
+    source: Annotated[str, typer.Option(help="run: train; stored: read the repository's records.")] = "run",
+    dataset: Annotated[str, typer.Option(help="The dataset of every exhibit.")] = "synthetic",
+    seeds: Annotated[int, typer.Option(help="Runs of each recipe, with seeds 0, 1, ...")] = 1,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another parameter of the notebooks: name=value.")
+    ] = None,
+) -> None:
+    """Run the notebooks by papermill; print each claim with its verdict."""
+    from reprolib import batch, paths, results
+
+    try:
+        values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
+        values |= dict(item.split("=", 1) for item in set_ or [])
+        failures = batch.reproduce(batch.select(notebooks or []), values)
+    except ValueError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"executed notebooks, records, tables and figures: {batch.REPRODUCED.relative_to(paths.ROOT)}")
+    for row in results.scorecard(batch.REPRODUCED / "verdicts").itertuples():
+        typer.echo(f"{row.verdict:<15} {row.exhibit:<14} {row.claim}")
+    for name, error in failures.items():
+        typer.secho(f"failed: {name}\n{error}", fg="red", err=True)
+    raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def check_data(
+    name: Annotated[str, typer.Argument(help="market1501, dukemtmc-reid, mars, dukemtmc-videoreid or cifar10.")],
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Open every image.")] = False,
+) -> None:
+    """Say what is there of a dataset, what is missing or corrupt, and where to get it."""
+    from reprolib import datasets
+
+    try:
+        report = datasets.check(name, data_root, deep=deep)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    typer.echo(report)
+    raise typer.Exit(0 if report.ok else 1)

@@ -61,11 +61,10 @@ def rank_gallery(
     ``query_features`` (Q, d) and ``gallery_features`` (G, d) are floating point on one device, where the work is done
     block by block; ids are (Q,) and (G,) integers. The rest is :func:`rank_from_distances`'.
     """
-    if query_features.ndim != 2 or gallery_features.ndim != 2 or query_features.shape[1] != gallery_features.shape[1]:
-        raise ValueError(
-            f"features of shapes {tuple(query_features.shape)} and {tuple(gallery_features.shape)} are not (Q, d), (G, d)"
-        )
-    dtype = torch.promote_types(gallery_features.dtype, torch.float32)
+    shapes = tuple(query_features.shape), tuple(gallery_features.shape)
+    if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
+        raise ValueError(f"features have shapes {shapes[0]} and {shapes[1]}, not (Q, d) and (G, d)")
+    dtype = torch.promote_types(torch.promote_types(query_features.dtype, gallery_features.dtype), torch.float32)
     query, gallery = query_features.detach().to(dtype), gallery_features.detach().to(dtype)
     squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()  # (G,); vecdot would hold (G, d) products
 
@@ -110,7 +109,7 @@ def _ids(values: Ids, count: int, name: str) -> Tensor:
     ids = values.cpu() if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
     if ids.shape != (count,) or ids.is_floating_point():
         raise ValueError(f"{name} must be {count} integers, not {ids.dtype} of shape {tuple(ids.shape)}")
-    return ids
+    return ids.to(torch.int64)
 
 
 def _find_matches(
@@ -153,46 +152,48 @@ def _rank(distances: Callable[[slice], Tensor], matches: _Matches, top_k: int) -
 def _rank_block(distances: Tensor, columns: Tensor, is_match: Tensor, is_junk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """First match's position (from 0), AP by trapezoid and AP by step, each (V,), of a block's V valid queries.
 
-    ``distances`` is (B, G) and is overwritten; ``columns`` (B, R) are those of the query's pid, see :class:`_Matches`.
+    ``distances`` is (B, G) and is overwritten; the others are (B, R), see :class:`_Matches`.
     """
-    infinity = torch.inf
     own = distances.gather(1, columns)  # (B, R)
     rows, k = is_junk.nonzero(as_tuple=True)
-    distances[rows, columns[rows, k]] = infinity
+    distances[rows, columns[rows, k]] = torch.inf
     ranked = _sort_rows(distances)  # (B, G), junk last
     last = ranked.gather(1, (ranked.shape[1] - 1 - is_junk.sum(1, keepdim=True)).clamp(min=0))
-    if not torch.isfinite(last).logical_or(is_junk.all(1, keepdim=True)).all():
-        raise ValueError("distances, or the features they come from, are not all finite")
+    all_junk = is_junk.sum(1, keepdim=True) == ranked.shape[1]
+    if not (torch.isfinite(last) | all_junk).all():
+        raise ValueError("the distances, or the features they come from, are not all finite")
 
-    at = _sort_rows(own.masked_fill(~is_match, infinity))  # (B, R) distances of the matches, then padding
-    # Images nearer than each match, and as near or nearer: all of them, and the matches among them.
+    at = _sort_rows(own.masked_fill(~is_match, torch.inf))  # (B, R) distances of the matches, then padding
+    # How many images are nearer than a match, and how many as near or nearer: of all, and of the matches.
     nearer, within = torch.searchsorted(ranked, at), torch.searchsorted(ranked, at, right=True)
     matches_nearer, matches_within = torch.searchsorted(at, at), torch.searchsorted(at, at, right=True)
     precision = matches_within.double() / within
-    # The curve starts at precision 1 and drops, before it reaches a match, by the others that are nearer.
+    # Between two matches the curve only falls; it starts at precision 1.
     precision_before = torch.where(nearer > 0, matches_nearer.double() / nearer, 1.0)
     count = is_match.sum(1)
-    step = precision.where(at < infinity, 0).sum(1) / count
-    before = precision_before.where(at < infinity, 0).sum(1) / count
+    ap, ap_step = (p.where(at < torch.inf, 0).sum(1) / count for p in ((precision_before + precision) / 2, precision))
 
     first = nearer[:, 0]
     tied = (within[:, 0] - first > 1).nonzero()[:, 0]
     if len(tied):
-        nearest = at[tied, :1]
-        column = columns[tied].where(own[tied] == nearest, ranked.shape[1])
-        column = column.where(is_match[tied], ranked.shape[1]).amin(1, keepdim=True)
-        earlier = torch.arange(ranked.shape[1], device=column.device) < column
-        first[tied] += ((distances[tied] == nearest) & earlier).sum(1)
+        is_nearest = is_match[tied] & (own[tied] == at[tied, :1])
+        column = columns[tied].where(is_nearest, ranked.shape[1]).amin(1)
+        first[tied] += _count_earlier(distances[tied] == at[tied, :1], column)
     valid = count > 0
-    return first[valid], (step + before)[valid] / 2, step[valid]
+    return first[valid], ap[valid], ap_step[valid]
+
+
+def _count_earlier(tied: Tensor, column: Tensor) -> Tensor:
+    """How many of ``tied`` (B, G) lie left of ``column`` (B,)."""
+    return (tied & (torch.arange(tied.shape[1], device=tied.device) < column[:, None])).sum(1)
 
 
 def _sort_rows(values: Tensor) -> Tensor:
     """The rows of (B, n) in ascending order."""
     if values.device.type != "cpu":
         return values.sort(dim=1).values
-    # numpy sorts plain values with vector instructions; torch sorts pairs and takes four times as long
-    ranked = values.numpy().copy()
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(lambda part: part.sort(axis=1), np.array_split(ranked, torch.get_num_threads())))
+    # numpy sorts plain values with vector instructions; torch sorts pairs and takes four times as long.
+    ranked, threads = values.numpy().copy(), torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda part: part.sort(axis=1), np.array_split(ranked, threads)))
     return torch.from_numpy(ranked)

@@ -18,9 +18,8 @@ def _check_shapes(embedding: Tensor, pseudo_labels: Tensor, weight: Tensor) -> N
         raise ValueError(f"pseudo_labels must be int64, not {pseudo_labels.dtype}")
 
 
-def _check_range(labels: np.ndarray, num_clusters: int) -> None:
-    """Raise ValueError where a label has no row."""
-    low, high = labels.min(), labels.max()
+def _check_range(low: int, high: int, num_clusters: int) -> None:
+    """Raise ValueError where the lowest or the highest label has no row."""
     if low < 0 or high >= num_clusters:
         raise ValueError(f"pseudo_labels lie in [{low}, {high}], the table has rows 0 to {num_clusters - 1}")
 
@@ -39,7 +38,7 @@ def repelled_loss(
         raise ValueError(f"temperature={temperature} must be positive")
     _check_shapes(embedding, pseudo_labels, weight)
     if pseudo_labels.device.type == "cpu":  # elsewhere the look would wait for the device
-        _check_range(pseudo_labels.numpy(), len(weight))
+        _check_range(*torch.aminmax(pseudo_labels), len(weight))
     logits = embedding @ weight.detach().T / temperature  # (B, C)
     return F.cross_entropy(logits, pseudo_labels.to(logits.device, non_blocking=True))
 
@@ -71,8 +70,9 @@ class LookupTable:
         """
         _check_shapes(embedding, pseudo_labels, self.weight)
         labels = pseudo_labels.cpu().numpy()
-        _check_range(labels, len(self.weight))
-        order, turns = _turns(labels)
+        by_label = labels.argsort(kind="stable")
+        _check_range(labels[by_label[0]], labels[by_label[-1]], len(self.weight))
+        order, turns = _turns(labels, by_label)
         rows = torch.from_numpy(labels[order[: turns[0]]]).to(self.weight.device, non_blocking=True)
         order = torch.from_numpy(order).to(embedding.device, non_blocking=True)
         samples = embedding.detach().index_select(0, order).to(self.weight)
@@ -86,14 +86,13 @@ class LookupTable:
         self.weight.index_copy_(0, rows, updated)
 
 
-def _turns(labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
+def _turns(labels: np.ndarray, by_label: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """Order (B,) of a batch's samples by turn, and the number of samples of each turn.
 
     A label's first sample has turn 0, its second turn 1, and so on: samples of one turn have distinct labels and can
     be taken together. Within a turn the most frequent labels come first, always in the same order, so that the
-    labels of a turn are the first ones of turn 0.
+    labels of a turn are the first ones of turn 0. ``by_label`` (B,) sorts the labels and is stable.
     """
-    by_label = labels.argsort(kind="stable")
     labels = labels[by_label]
     first = labels.searchsorted(labels)
     count = labels.searchsorted(labels, side="right") - first

@@ -1,7 +1,6 @@
 """Algorithm 1 of both papers: train, extract, evaluate, merge, relabel, stage after stage -> a run record."""
 
 import hashlib
-import json
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -23,7 +21,8 @@ from reprolib.merging import merge_clusters
 from reprolib.model import Model
 from reprolib.quality import cluster_quality
 from reprolib.recipe import Recipe
-from reprolib.record import RunRecord, load_record, provenance, run_name, write_json
+from reprolib.record import RunRecord, load_record, provenance, run_name
+from reprolib.state import first_stage_folder, load_content, load_weights, locked, run_folder, save_folder
 from reprolib.training import learning_rates, train_stage
 
 # What a dataset is run on when nothing is said: (backbone, weights, image size).
@@ -96,25 +95,27 @@ def run(
         "image_size": list(image_size),
         "seed": seed,
     }
-    file = paths.RUNS / f"{run_name(settings)}.json"
-    state = paths.STATE / run_name(settings)
-    if fresh:
-        shutil.rmtree(state, ignore_errors=True)
-        file.unlink(missing_ok=True)
-    if file.exists():
-        return load_record(file)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        model = Model(recipe, backbone=backbone, weights=weights, freeze_stem=split.is_video)
-    data = prepare(split, image_size, device=device)
-    return _Run(recipe, data, model.to(device), settings, state, device).finish()
+    file, folder = paths.RUNS / f"{run_name(settings)}.json", run_folder(run_name(settings))
+    with locked(folder):
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(first_stage_folder(settings), ignore_errors=True)
+            file.unlink(missing_ok=True)
+        if file.exists():
+            return load_record(file)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            model = Model(recipe, backbone=backbone, weights=weights, freeze_stem=split.is_video)
+        data = prepare(split, image_size, device=device)
+        return _Run(recipe, data, model.to(device), settings, device).finish()
 
 
 class _Run:
     """The state that Algorithm 1 carries from stage to stage."""
 
-    def __init__(self, recipe: Recipe, data: Prepared, model: Model, settings: dict, state: Path, device: torch.device):
-        self.recipe, self.data, self.model, self.device, self.state = recipe, data, model, device, state
+    def __init__(self, recipe: Recipe, data: Prepared, model: Model, settings: dict, device: torch.device):
+        self.recipe, self.data, self.model, self.device = recipe, data, model, device
+        self.folder = run_folder(run_name(settings))
         self.image_size = tuple(settings["image_size"])
         self.seed = settings["seed"]
         self.labels = torch.arange(len(data.split.train))  # every sample its own cluster
@@ -126,56 +127,65 @@ class _Run:
     def finish(self) -> RunRecord:
         """Every stage that is still to do, then the record."""
         self._resume()
-        if not self.record.untrained:
+        if not self.record.stages:
             self.record.untrained = self._evaluate()
         first = len(self.record.stages)
-        with tqdm(
-            total=self.num_stages, initial=first, desc=self.record.settings["recipe"]["name"], unit="stage"
-        ) as bar:
+        with tqdm(total=self.num_stages, initial=first, desc=self.recipe.name, unit="stage") as bar:
             for stage in range(first, self.num_stages):
                 entry = self._stage(stage)
-                self._save(stage, entry)
                 metrics = entry["metrics"]
                 bar.set_postfix({"clusters": entry["num_clusters"], "rank-1": f"{metrics['rank-1']:.1%}"})
                 bar.update()
         self.record.selected = select_stage(self.record.curve("rank-1"), self.recipe.selection)
-        self.record.provenance["seconds"] = sum(sum(s["seconds"].values()) for s in self.record.stages)
-        labels = np.stack([np.load(self._folder(s) / "labels.npy") for s in range(self.num_stages)])
+        self.record.provenance["seconds"] = round(sum(sum(s["seconds"].values()) for s in self.record.stages), 1)
+        labels = np.stack([np.load(self._stage_folder(s) / "labels.npy") for s in range(self.num_stages)])
         paths.LABELS.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(paths.LABELS / f"{self.record.name}.npz", pseudo_labels=labels.astype(np.int32))
         self.record.save()
         return self.record
 
     def _stage(self, stage: int) -> dict:
-        """Train on the labels, extract, evaluate, merge."""
-        clock = _Clock()
-        split, num_clusters = self.data.split, int(self.labels.max()) + 1
+        """Train on the labels, evaluate, merge, save."""
+        labels = self.labels
+        entry = self._first_stage() if stage == 0 else self._learn(stage)
+        clock = _Clock(entry["seconds"])
+        entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids))}
+        if stage + 1 < self.num_stages and self.recipe.criterion is not None:
+            output = self._extract(self.data.train, self.data.split.train)
+            clock.lap("extract")
+            self.labels = merge_clusters(
+                output.feature, labels.to(self.device), criterion=self.recipe.criterion, merges_per_stage=self.merges
+            ).cpu()
+            clock.lap("merge")
+            self._start_table(output.embedding, old=labels, new=self.labels)
+        self._save(entry, labels)
+        return entry
+
+    def _first_stage(self) -> dict:
+        """The stage before any merge, which recipes that differ in what comes after it have in common."""
+        folder = first_stage_folder(self.record.settings)
+        with locked(folder):
+            entry = load_content(folder)
+            if entry is None:
+                entry = self._learn(0)
+                save_folder(folder, entry, self.model)
+            else:
+                load_weights(folder, self.model)
+        return entry
+
+    def _learn(self, stage: int) -> dict:
+        """Train on the labels and evaluate."""
+        num_clusters, clock = int(self.labels.max()) + 1, _Clock({})
         losses = self._train(stage, num_clusters)
         clock.lap("train")
         metrics = self._evaluate()
         clock.lap("evaluate")
-        quality = asdict(cluster_quality(self.labels, split.train_pids))
-        trained_on = self.labels
-        if stage + 1 < self.num_stages and self.recipe.criterion is not None:
-            output = self._extract(self.data.train, split.train)
-            clock.lap("extract")
-            merged = merge_clusters(
-                output.feature,
-                self.labels.to(self.device),
-                criterion=self.recipe.criterion,
-                merges_per_stage=self.merges,
-            )
-            self.labels = merged.cpu()
-            clock.lap("merge")
-            self._start_table(output.embedding, old=trained_on, new=self.labels)
         return {
             "stage": stage,
             "num_clusters": num_clusters,
             "losses": losses,
             "metrics": metrics,
-            "quality": quality,
             "seconds": clock.seconds,
-            "labels": trained_on,
         }
 
     def _train(self, stage: int, num_clusters: int) -> list[float]:
@@ -234,48 +244,40 @@ class _Run:
             labels = old if self.recipe.table_start == "stale_means" else new
             self.table_start = cluster_means(embeddings, labels.to(self.device), normalize=False)
 
-    def _folder(self, stage: int) -> Path:
-        return self.state / f"stage_{stage:02}"
+    def _stage_folder(self, stage: int) -> Path:
+        return self.folder / f"stage_{stage:02}"
 
-    def _save(self, stage: int, entry: dict) -> None:
-        """Weights, labels and figures of a stage in one folder, which gets its name when all is in it."""
-        folder = self._folder(stage)
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        np.save(partial / "labels.npy", entry.pop("labels").numpy())
-        np.save(partial / "next_labels.npy", self.labels.numpy())
-        if self.table_start is not None:
-            np.save(partial / "table.npy", self.table_start.cpu().numpy())
-        save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, partial / "model.safetensors")
+    def _save(self, entry: dict, labels: Tensor) -> None:
+        """Keep the stage; of the weights, only the latest and those of the best stage so far."""
         self.record.stages.append(entry)
-        write_json(partial / "record.json", {"untrained": self.record.untrained, "entry": entry})
-        partial.rename(folder)
+        content = {"untrained": self.record.untrained, "entry": entry}
+        arrays = {"labels": labels, "next_labels": self.labels}
+        if self.table_start is not None:
+            arrays["table"] = self.table_start.cpu()
+        save_folder(self._stage_folder(entry["stage"]), content, self.model, **arrays)
         best = select_stage(self.record.curve("rank-1"), self.recipe.selection)
-        for earlier in range(stage):
+        for earlier in range(entry["stage"]):
             if earlier != best:
-                (self._folder(earlier) / "model.safetensors").unlink(missing_ok=True)
+                (self._stage_folder(earlier) / "model.safetensors").unlink(missing_ok=True)
 
     def _resume(self) -> None:
         """Take up after the last whole stage, if an earlier process left one."""
-        while self._folder(len(self.record.stages)).exists():
-            folder = self._folder(len(self.record.stages))
-            content = json.loads((folder / "record.json").read_text())
+        while content := load_content(self._stage_folder(len(self.record.stages))):
             self.record.untrained = content["untrained"]
             self.record.stages.append(content["entry"])
-        if not self.record.stages:
-            return
-        self.labels = torch.from_numpy(np.load(folder / "next_labels.npy"))
-        if (folder / "table.npy").exists():
-            self.table_start = torch.from_numpy(np.load(folder / "table.npy")).to(self.device)
-        self.model.load_state_dict(load_file(folder / "model.safetensors", device=str(self.device)))
+        if self.record.stages:
+            folder = self._stage_folder(len(self.record.stages) - 1)
+            self.labels = torch.from_numpy(np.load(folder / "next_labels.npy"))
+            if (folder / "table.npy").exists():
+                self.table_start = torch.from_numpy(np.load(folder / "table.npy")).to(self.device)
+            load_weights(folder, self.model)
 
 
 class _Clock:
-    """Seconds of each part of a stage."""
+    """Adds the seconds of each part of a stage to a dictionary."""
 
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: dict[str, float]):
+        self.seconds = seconds
         self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:

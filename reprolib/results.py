@@ -1,7 +1,9 @@
 """Records on disk, the papers' numbers, and what may be concluded: compare(), verdict(), provenance()."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from statistics import mean, stdev
 
 import pandas as pd
@@ -213,9 +215,9 @@ def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expecte
     write_json(paths.VERDICTS / f"{slug}.json", content)
 
 
-def scorecard() -> pd.DataFrame:
-    """Every verdict that the notebooks left: exhibit, claim, verdict."""
-    rows = [pd.read_json(file, typ="series") for file in sorted(paths.VERDICTS.glob("*.json"))]
+def scorecard(folder: Path = paths.VERDICTS) -> pd.DataFrame:
+    """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict."""
+    rows = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     return pd.DataFrame(rows, columns=["exhibit", "claim", "verdict"])
 
 

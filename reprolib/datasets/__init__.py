@@ -67,7 +67,7 @@ def _load(name: str, root: str | Path | None) -> Split:
     folder = locate(source, paths.data_root(root))
     split = READERS[name](folder, problems)
     if problems:
-        lines = [f"{source.title} cannot be used as it is: {len(problems):,} problems", *problems[:5]]
+        lines = [f"{source.title} cannot be used as it is: {len(problems):,} problem(s)", *problems[:5]]
         raise DatasetError("\n  ".join([*lines, f"`reprolib check-data {name}` says more"]))
     for part, there in count(split, source).items():
         if there != (published := source.counts[part]):

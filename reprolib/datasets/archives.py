@@ -1,5 +1,6 @@
 """Archives, opened as if a stranger had made them."""
 
+import gzip
 import lzma
 import shutil
 import stat
@@ -9,6 +10,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -59,6 +61,15 @@ def unpack(archive: Path, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def open_tar(archive: Path) -> Iterator[tarfile.TarFile]:
+    """A tar archive to be read once, front to back."""
+    # tarfile's own decompression takes a file that was cut off for one that ends.
+    decompress = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}.get(archive.suffix, open)
+    with decompress(archive, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as file:
+        yield file
+
+
 def _extract(archive: Path, into: Path) -> None:
     limit = min(MAX_BYTES, MAX_RATIO * archive.stat().st_size)
     total = 0
@@ -92,7 +103,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, bool, bool, Callable[[],
                 is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
                 yield member.filename, member.file_size, member.is_dir(), is_plain, partial(file.open, member)
     else:
-        with tarfile.open(archive, "r|*") as file:
+        with open_tar(archive) as file:
             for member in file:
                 is_plain = member.isfile() or member.isdir()
                 yield member.name, member.size, member.isdir(), is_plain, partial(file.extractfile, member)

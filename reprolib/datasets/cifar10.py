@@ -8,14 +8,13 @@ import _codecs
 import io
 import pickle
 import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from reprolib.datasets.archives import DAMAGE, DatasetError
+from reprolib.datasets.archives import DAMAGE, DatasetError, open_tar
 from reprolib.datasets.folders import image_files, labelled, make_split, subfolders
 from reprolib.datasets.split import LabelledTracklets, Split
 
@@ -72,7 +71,7 @@ def _unpacked_batches(folder: Path) -> Iterator[tuple[str, bytes]]:
 def _archived_batches(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Files of the archive, read in memory: what is not written to disk needs no check of its path."""
     try:
-        with tarfile.open(archive, "r|gz") as members:
+        with open_tar(archive) as members:
             for member in members:
                 if member.isfile() and member.size <= MAX_BATCH_BYTES:
                     yield PurePosixPath(member.name).name, members.extractfile(member).read()

@@ -34,10 +34,9 @@ def locate(source: Source, root: Path) -> Path:
             continue
         if any((place / name).exists() for name in source.alternatives):
             return place
-        # A folder of another name must have all the parts, unpacked: others too have folders called "train".
-        if is_named and any([present(place / part) for part in source.parts]):
-            return place
-        if all((place / part).is_dir() for part in source.parts):
+        # A folder of another name must have all the parts, and unpacked: others too have a "train", or a train.zip.
+        found = [present(place / part) if is_named else (place / part).is_dir() for part in source.parts]
+        if any(found) if is_named else all(found):
             return place
     wanted = " or ".join(source.folders)
     parts = " or ".join([", ".join(source.parts), *source.alternatives])

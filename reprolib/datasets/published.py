@@ -24,7 +24,7 @@ class Source:
     folders: tuple[str, ...]  # names its folder goes by, the published one first; an archive is one of them + .zip ...
     parts: tuple[str, ...]  # folders within
     counts: dict[str, Counts]  # of "train", "query" and "gallery"
-    origin: str
+    origin: str  # where it is to be had, or why it is not
     terms: str
     alternatives: tuple[str, ...] = ()  # any of these stands for all the parts
     has_distractors: bool = False  # pid 0 is nobody

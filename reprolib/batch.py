@@ -1,0 +1,88 @@
+"""Every notebook by papermill, a process each; the exit status and the scorecard say how it went."""
+
+import ast
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+from tqdm.auto import tqdm
+
+from reprolib import paths
+
+REPRODUCED = paths.ROOT / "results" / "reproduced"  # what a user's own runs give, beside the stored ones
+
+
+def select(names: list[str]) -> list[Path]:
+    """The notebooks whose names begin with one of ``names`` ("04", "04_buc"); all of them when there is none.
+
+    Raises:
+        ValueError: a name that fits no notebook.
+    """
+    notebooks = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+    unknown = [n for n in names if not any(b.name.startswith(n) for b in notebooks)]
+    if unknown:
+        raise ValueError(f"no notebook begins with {unknown}; there are {', '.join(b.stem for b in notebooks)}")
+    return [b for b in notebooks if not names or b.name.startswith(tuple(names))]
+
+
+def parameters(notebook: Path) -> set[str]:
+    """The names that a notebook's parameters cell sets."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    source = "".join(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    targets = [t for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets]
+    return {t.id for t in targets if isinstance(t, ast.Name)}
+
+
+def execute(notebook: Path, values: dict[str, str], *, results: Path, threads: int) -> str | None:
+    """Run one notebook in a process of its own; its error, or None.
+
+    The executed copy lands in ``<results>/executed``, records, tables and figures beside it.
+    """
+    target = results / "executed" / notebook.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(notebook),
+        str(target),
+        "--no-progress-bar",
+        "--log-level",
+        "ERROR",
+    ]
+    for name in sorted(parameters(notebook) & values.keys()):
+        command += ["-y", f"{name}: {values[name]}"]
+    environment = os.environ | {"REPROLIB_RESULTS": str(results), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, env=environment, cwd=paths.NOTEBOOKS, capture_output=True, text=True)
+    return None if done.returncode == 0 else done.stderr[-2000:]
+
+
+def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> dict[str, str]:
+    """Run the notebooks, as many at once as there are cores; {name: error} of those that failed.
+
+    Raises:
+        ValueError: a parameter that none of the notebooks has.
+    """
+    known = set().union(*(parameters(n) for n in notebooks))
+    if values.keys() - known:
+        raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; there are {', '.join(sorted(known))}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = max(1, min(cores, len(notebooks)))
+    failures = {}
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(notebooks), unit="notebook") as bar,
+    ):
+
+        def work(notebook: Path) -> None:
+            error = execute(notebook, values, results=results, threads=max(1, cores // workers))
+            if error:
+                failures[notebook.name] = error
+            bar.set_postfix_str(notebook.stem)
+            bar.update()
+
+        list(pool.map(work, notebooks))
+    return failures

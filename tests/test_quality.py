@@ -1,0 +1,71 @@
+"""Cluster quality: by hand, against scikit-learn and against a look at every pair."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference_evaluation import quality_reference
+from sklearn.metrics import adjusted_rand_score
+
+from reprolib.quality import cluster_quality
+
+labels_and_pids = st.integers(1, 25).flatmap(
+    lambda n: st.tuples(*[st.lists(st.integers(-1, 8), min_size=n, max_size=n) for _ in range(2)])
+)
+
+
+def test_quality_by_hand():
+    # clusters {7 7 9} {9 9} {4}: of 4 pairs in a cluster 2 are of one pid, of 4 pairs of one pid 2 are in a cluster
+    quality = cluster_quality(torch.tensor([0, 0, 0, 2, 2, 1]), np.array([7, 7, 9, 9, 9, 4]))
+    assert (quality.num_clusters, quality.num_singletons, quality.largest_cluster) == (3, 1, 3)
+    assert quality.size_histogram == [[1, 1], [2, 1], [3, 1]]
+    assert quality.purity == 5 / 6
+    assert (quality.pair_precision, quality.pair_recall) == (2 / 4, 2 / 4)
+
+
+@settings(deadline=None)
+@given(labels_and_pids)
+def test_quality_matches_scikit_learn_and_a_look_at_every_pair(ids):
+    labels, pids = ids
+    quality = cluster_quality(np.array(labels), np.array(pids))
+    expected = quality_reference(labels, pids)
+    np.testing.assert_allclose((quality.purity, quality.pair_precision, quality.pair_recall), expected)
+    np.testing.assert_allclose(quality.adjusted_rand_index, adjusted_rand_score(pids, labels), atol=1e-12)
+    assert sum(size * count for size, count in quality.size_histogram) == len(labels)
+
+
+@settings(deadline=None)
+@given(labels_and_pids, st.randoms(use_true_random=False))
+def test_quality_depends_on_neither_order_nor_numbering(ids, random):
+    labels, pids = map(np.array, ids)
+    order = np.array(random.sample(range(len(labels)), len(labels)))
+    assert cluster_quality(labels[order], pids[order]) == cluster_quality(5 - 3 * labels, 100 + pids)
+
+
+def test_one_cluster_an_image_is_pure_and_claims_no_pair():
+    quality = cluster_quality(torch.arange(6), torch.tensor([0, 0, 0, 1, 1, 2]))
+    assert (quality.purity, quality.pair_precision, quality.pair_recall) == (1, 1, 0)
+    assert quality.adjusted_rand_index == 0
+    assert quality.num_singletons == 6
+
+
+def test_quality_is_whole_after_json():
+    quality = asdict(cluster_quality(np.array([0, 0, 1]), np.array([3, 3, 3])))
+    assert json.loads(json.dumps(quality)) == quality
+
+
+def test_counts_of_a_large_set_do_not_overflow():
+    quality = cluster_quality(np.zeros(200_000, np.int32), np.zeros(200_000, np.int16))
+    assert (quality.pair_recall, quality.adjusted_rand_index) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "pids"), [([0, 1], [0, 1, 2]), ([], []), ([[0, 1]], [[0, 1]]), ([0.0, 1.0], [0, 1])]
+)
+def test_labels_that_do_not_fit_are_refused(labels, pids):
+    with pytest.raises(ValueError, match="must"):
+        cluster_quality(torch.tensor(labels), torch.tensor(pids, dtype=torch.int64))

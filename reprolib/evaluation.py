@@ -1,11 +1,10 @@
 """Ranking a gallery for every query: CMC, and mean AP by both definitions in use.
 
-Only the gallery images of the query's own identity need a rank, and a rank is a count: so the distances of a query
-are sorted as plain values, never as pairs with an index, and each rank is looked up in them.
+Only the gallery images of the query's own identity need a rank, and a rank is a count of smaller distances: the
+gallery is never sorted with its indices, and where a query has few matches it is not sorted at all.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 _BLOCK_DISTANCES = 2**22  # distances held at a time
+_FEW_MATCHES = 32  # a query; up to about as many, numpy counts faster than it sorts (measured at G = 15,913)
 
 Ids = Tensor | np.ndarray | Sequence[int]
 
@@ -154,21 +154,17 @@ def _rank_block(distances: Tensor, columns: Tensor, is_match: Tensor, is_junk: T
 
     ``distances`` is (B, G) and is overwritten; the others are (B, R), see :class:`_Matches`.
     """
+    if not torch.isfinite(distances.sum(1)).all():  # one pass: a sum is finite only if its terms are
+        raise ValueError("the distances, or the features they come from, are not all finite")
     own = distances.gather(1, columns)  # (B, R)
     rows, k = is_junk.nonzero(as_tuple=True)
     distances[rows, columns[rows, k]] = torch.inf
-    ranked = _sort_rows(distances)  # (B, G), junk last
-    last = ranked.gather(1, (ranked.shape[1] - 1 - is_junk.sum(1, keepdim=True)).clamp(min=0))
-    all_junk = is_junk.sum(1, keepdim=True) == ranked.shape[1]
-    if not (torch.isfinite(last) | all_junk).all():
-        raise ValueError("the distances, or the features they come from, are not all finite")
 
     at = _sort_rows(own.masked_fill(~is_match, torch.inf))  # (B, R) distances of the matches, then padding
-    # How many images are nearer than a match, and how many as near or nearer: of all, and of the matches.
-    nearer, within = torch.searchsorted(ranked, at), torch.searchsorted(ranked, at, right=True)
+    nearer, within = _count(distances, at)
     matches_nearer, matches_within = torch.searchsorted(at, at), torch.searchsorted(at, at, right=True)
     precision = matches_within.double() / within
-    # Between two matches the curve only falls; it starts at precision 1.
+    # Area is gained only from just before a match to the match; the curve starts at precision 1.
     precision_before = torch.where(nearer > 0, matches_nearer.double() / nearer, 1.0)
     count = is_match.sum(1)
     ap, ap_step = (p.where(at < torch.inf, 0).sum(1) / count for p in ((precision_before + precision) / 2, precision))
@@ -177,23 +173,29 @@ def _rank_block(distances: Tensor, columns: Tensor, is_match: Tensor, is_junk: T
     tied = (within[:, 0] - first > 1).nonzero()[:, 0]
     if len(tied):
         is_nearest = is_match[tied] & (own[tied] == at[tied, :1])
-        column = columns[tied].where(is_nearest, ranked.shape[1]).amin(1)
-        first[tied] += _count_earlier(distances[tied] == at[tied, :1], column)
+        column = columns[tied].where(is_nearest, distances.shape[1]).amin(1, keepdim=True)
+        is_earlier = torch.arange(distances.shape[1], device=column.device) < column
+        first[tied] += ((distances[tied] == at[tied, :1]) & is_earlier).sum(1)
     valid = count > 0
     return first[valid], ap[valid], ap_step[valid]
 
 
-def _count_earlier(tied: Tensor, column: Tensor) -> Tensor:
-    """How many of ``tied`` (B, G) lie left of ``column`` (B,)."""
-    return (tied & (torch.arange(tied.shape[1], device=tied.device) < column[:, None])).sum(1)
+def _count(distances: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """How many of each row of (B, G) are smaller than each finite of (B, R), and how many are not larger."""
+    finite = at < torch.inf
+    if distances.device.type != "cpu" or finite.sum() > _FEW_MATCHES * len(at):
+        ranked = _sort_rows(distances)
+        return torch.searchsorted(ranked, at), torch.searchsorted(ranked, at, right=True)
+    values, row = distances.numpy(), finite.nonzero()[:, 0].tolist()
+    pairs = list(zip(row, at[finite].tolist(), strict=True))
+    nearer, within = torch.zeros(2, *at.shape, dtype=torch.int64)
+    nearer[finite] = torch.tensor([np.count_nonzero(values[i] < t) for i, t in pairs], dtype=torch.int64)
+    within[finite] = torch.tensor([np.count_nonzero(values[i] <= t) for i, t in pairs], dtype=torch.int64)
+    return nearer, within
 
 
 def _sort_rows(values: Tensor) -> Tensor:
-    """The rows of (B, n) in ascending order."""
-    if values.device.type != "cpu":
-        return values.sort(dim=1).values
-    # numpy sorts plain values with vector instructions; torch sorts pairs and takes four times as long.
-    ranked, threads = values.numpy().copy(), torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda part: part.sort(axis=1), np.array_split(ranked, threads)))
-    return torch.from_numpy(ranked)
+    """The rows of (B, n) in ascending order; on the host by numpy, since torch sorts the indices along."""
+    return (
+        torch.from_numpy(np.sort(values.numpy(), axis=1)) if values.device.type == "cpu" else values.sort(dim=1).values
+    )

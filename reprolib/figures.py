@@ -55,27 +55,34 @@ def save(name: str) -> None:
     plt.show()
 
 
-def stage_curves(
-    data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP"), published: dict | None = None
-) -> None:
-    """Metrics in percent against the stage, one panel a metric (BUC Fig. 3b, DBC Fig. 5); a band spans the seeds.
+def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP")) -> None:
+    """Metrics in percent against the stage (BUC Fig. 3b, DBC Fig. 5); a band spans the seeds.
 
-    ``data`` is ``results.tidy(records)`` of one column. ``published``: {metric: value in percent}, the paper's own
-    on its own data, drawn dashed.
+    ``data`` is ``results.tidy(records)``: a row of panels for each of its columns, a panel for each metric.
     """
-    figure, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 2.8), squeeze=False)
-    for ax, metric in zip(axes[0], metrics, strict=True):
-        for recipe in dict.fromkeys(data["recipe"]):
-            curve = data[data["recipe"] == recipe].groupby("stage")[metric].agg(["mean", "min", "max"])
-            ax.plot(curve.index, curve["mean"], color=COLORS[recipe], label=LABELS[recipe], lw=1.6)
-            ax.fill_between(curve.index, curve["min"], curve["max"], color=COLORS[recipe], alpha=0.18, lw=0)
-        if published:
-            ax.axhline(published[metric], color="0.4", ls="--", lw=0.9)
-        ax.set(xlabel="stage (times merged)", ylabel=f"{metric} (%)")
-        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
+    groups = list(dict.fromkeys(data["column"]))
+    size = (3.6 * len(metrics), 2.6 * len(groups) + 0.4)
+    figure, axes = plt.subplots(len(groups), len(metrics), figsize=size, squeeze=False)
+    for row, group in zip(axes, groups, strict=True):
+        part = data[data["column"] == group]
+        for ax, metric in zip(row, metrics, strict=True):
+            for recipe in dict.fromkeys(part["recipe"]):
+                curve = part[part["recipe"] == recipe].groupby("stage")[metric].agg(["mean", "min", "max"])
+                ax.plot(curve.index, curve["mean"], color=COLORS[recipe], label=LABELS[recipe], lw=1.6)
+                ax.fill_between(curve.index, curve["min"], curve["max"], color=COLORS[recipe], alpha=0.18, lw=0)
+            ax.set(xlabel="stage (times merged)", ylabel=f"{metric} (%)")
+            ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        row[0].annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+    _legend(figure, axes)
     save(name)
+
+
+def _legend(figure, axes) -> None:
+    """One legend under all panels, each method once."""
+    entries = {}
+    for ax in axes.flat:
+        entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(3, len(entries)), fontsize=8)
 
 
 def bars(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP")) -> None:
@@ -96,37 +103,55 @@ def bars(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "
         ax.set_xticks(centers, [f"{m} (%)" for m in metrics])
         ax.set_xlabel(column.replace(" · ", "\n"), fontsize=8)
         ax.tick_params(axis="x", length=0)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
+    _legend(figure, axes)
     save(name)
 
 
 def contact_sheet(
-    rows: Sequence[np.ndarray],
-    name: str,
-    *,
-    row_labels: Sequence[str] = (),
-    column_labels: Sequence[str] = (),
-    frames=None,
+    rows: Sequence[np.ndarray], name: str, *, row_labels: Sequence[str] = (), marked: Sequence[np.ndarray] = ()
 ) -> None:
-    """Rows of images, each (n, H, W, 3) uint8; ``frames`` gives a row's images a border color each (None: none)."""
+    """Rows of images, each (n, H, W, 3) uint8; ``marked``: for each row (n,) bool, images to frame in red."""
     width = max(len(row) for row in rows)
-    figure, axes = plt.subplots(len(rows), width, figsize=(0.55 * width + 0.9, 1.08 * len(rows) + 0.2), squeeze=False)
+    figure, axes = plt.subplots(len(rows), width, figsize=(0.5 * width + 1, 0.98 * len(rows)), squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
             axes[r, c].imshow(image, interpolation="nearest")
-            if frames is not None and frames[r][c] is not None:
-                axes[r, c].spines[:].set(visible=True, color=frames[r][c], linewidth=2.2)
+            if len(marked) and marked[r][c]:
+                axes[r, c].spines[:].set(visible=True, color="red", linewidth=2)
     for ax, label in zip(axes[:, 0], row_labels, strict=False):
         ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-    for ax, label in zip(axes[0], column_labels, strict=False):
-        ax.set_xlabel(label, fontsize=8)
-        ax.xaxis.set_label_position("top")
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
     save(name)
+
+
+def people(frames: np.ndarray, pids: np.ndarray, camids: np.ndarray, name: str, *, count: int = 6) -> None:
+    """A row each for the people seen by most cameras, their images in the order of the cameras."""
+    seen_by = {pid: len(np.unique(camids[pids == pid])) for pid in np.unique(pids)}
+    rows, labels = [], []
+    for pid in sorted(seen_by, key=seen_by.get, reverse=True)[:count]:
+        own = np.flatnonzero(pids == pid)
+        own = own[np.argsort(camids[own], kind="stable")]
+        rows.append(frames[own[np.linspace(0, len(own) - 1, min(14, len(own))).astype(int)]])
+        labels.append(f"identity {pid}\n{seen_by[pid]} cameras")
+    contact_sheet(rows, name, row_labels=labels)
+
+
+def clusters(frames: np.ndarray, pseudo_labels: np.ndarray, pids: np.ndarray, name: str, *, count: int = 4) -> None:
+    """The largest clusters, a row each; framed in red whoever is not the cluster's most frequent person."""
+    sizes = np.bincount(pseudo_labels)
+    rows, labels, marked = [], [], []
+    for cluster in np.argsort(-sizes, kind="stable")[:count]:
+        own = np.flatnonzero(pseudo_labels == cluster)
+        identities, times = np.unique(pids[own], return_counts=True)
+        other = pids[own] != identities[times.argmax()]
+        shown = own[np.argsort(other, kind="stable")][np.linspace(0, len(own) - 1, min(14, len(own))).astype(int)]
+        rows.append(frames[shown])
+        marked.append(pids[shown] != identities[times.argmax()])
+        labels.append(f"{len(own)} images\n{len(identities)} people")
+    contact_sheet(rows, name, row_labels=labels, marked=marked)
 
 
 def sphere(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> None:

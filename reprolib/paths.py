@@ -9,6 +9,7 @@ NOTEBOOKS = ROOT / "notebooks"
 RESULTS = Path(os.environ.get("REPROLIB_RESULTS", ROOT / "results")).resolve()
 RUNS = RESULTS / "runs"  # one JSON record a run; committed
 STORED_RUNS = ROOT / "results" / "runs"  # the records that the repository comes with
+STORED_LABELS = ROOT / "results" / "labels"
 STATE = RESULTS / "state"  # weights and labels after every stage; not committed
 LABELS = RESULTS / "labels"  # pseudo-labels of every stage of a run; committed
 CACHE = DATA / "cache"  # decoded images; not committed

@@ -119,6 +119,8 @@ class _Run:
         self.image_size = tuple(settings["image_size"])
         self.seed = settings["seed"]
         self.labels = torch.arange(len(data.split.train))  # every sample its own cluster
+        if recipe.start == "identities":  # the supervised bound: the one place where training sees a pid
+            self.labels = torch.from_numpy(np.unique(data.split.train_pids, return_inverse=True)[1])
         self.table_start: Tensor | None = None  # the next stage's first table; None: zeros
         self.record = RunRecord(settings, provenance(device), untrained={})
         self.num_stages = recipe.num_stages(len(self.labels))

@@ -60,10 +60,7 @@ def _pairs(sizes: np.ndarray | int) -> int:
 
 
 def _adjusted_rand_index(in_both: int, in_cluster: int, of_pid: int, *, total: int) -> float:
-    """Hubert and Arabie's index from numbers of pairs: (in_both - expected) / (mean of the two - expected).
-
-    scikit-learn gives the same, but warns wherever most clusters are singletons, as they are in the first stages.
-    """
+    """Hubert and Arabie's index from numbers of pairs: (in_both - expected) / (mean of the two - expected)."""
     if in_cluster == of_pid == in_both:  # equal partitions; for two trivial ones the quotient would be 0 / 0
         return 1.0
     expected = in_cluster * of_pid / total

@@ -43,8 +43,9 @@ class Recipe:
 
     name: str
     criterion: Criterion | None  # None: no merging, every image stays its own class
+    start: Literal["singletons", "identities"] = "singletons"  # identities: the supervised bound, no method of a paper
     merge_percent: float = 0.05  # mp; m = int(N * mp) merges a stage
-    stage_rule: Literal["paper", "released"] = "paper"  # while C > m (Algorithm 1), or int(1 / mp) - 1 stages
+    stage_rule: Literal["paper", "released", "first"] = "paper"  # while C > m (Alg. 1); int(1 / mp) - 1; one alone
     temperature: float = 0.1  # τ of BUC Eq. (2)
     normalize_table: bool = False  # V_y <- (V_y + v) / 2, then to unit length (released)
     table_start: Literal["zeros", "means", "stale_means"] = "zeros"  # stale: means of the clusters before the merge
@@ -81,6 +82,8 @@ class Recipe:
 
     def num_stages(self, num_tracklets: int) -> int:
         """How many times the network is trained."""
+        if self.stage_rule == "first":
+            return 1
         if self.stage_rule == "released":
             return max(1, int(1 / self.merge_percent) - 1)
         return max(1, -(-num_tracklets // self.merges_per_stage(num_tracklets)) - 1)
@@ -120,4 +123,12 @@ DBC_RELEASED = replace(
 BUC_UNREGULARIZED = replace(BUC, name="buc_unregularized", criterion=Criterion("minimum"))
 DBC_UNREGULARIZED = replace(DBC, name="dbc_unregularized", criterion=Criterion("average", ranking="each_merge"))
 
-RECIPES = {r.name: r for r in (BUC, DBC, OIM, BUC_RELEASED, DBC_RELEASED, BUC_UNREGULARIZED, DBC_UNREGULARIZED)}
+# What annotation would give: the same network and loss with true identities, for one long stage.
+SUPERVISED = replace(
+    OIM, name="supervised", start="identities", stage_rule="first", first_stage_epochs=40, learning_rate_drop=30
+)
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (BUC, DBC, OIM, BUC_RELEASED, DBC_RELEASED, BUC_UNREGULARIZED, DBC_UNREGULARIZED, SUPERVISED)
+}

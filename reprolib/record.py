@@ -46,9 +46,9 @@ class RunRecord:
         """One metric of every stage."""
         return [stage["metrics"][metric] for stage in self.stages]
 
-    def save(self, folder: Path = paths.RUNS) -> Path:
-        """Write ``<folder>/<name>.json``."""
-        file = folder / f"{self.name}.json"
+    def save(self) -> Path:
+        """Write ``results/runs/<name>.json``."""
+        file = paths.RUNS / f"{self.name}.json"
         write_json(file, {"format": FORMAT, **asdict(self)})
         return file
 
@@ -118,9 +118,19 @@ def write_json(file: Path, content: dict) -> None:
     """Write, flush, rename: a reader sees the old file or the new one, never half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    with partial.open("w") as out:
-        json.dump(content, out, indent=1)
-        out.write("\n")
+    with partial.open("w", encoding="utf-8") as out:
+        out.write(_readable(content))
         out.flush()
         os.fsync(out.fileno())
     partial.replace(file)
+
+
+def _readable(content: dict) -> str:
+    """JSON with a line for each field and, in a list of objects such as the stages, for each object."""
+
+    def field_text(value) -> str:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return "[\n  " + ",\n  ".join(json.dumps(v, ensure_ascii=False) for v in value) + "\n ]"
+        return json.dumps(value, ensure_ascii=False)
+
+    return "{\n " + ",\n ".join(f"{json.dumps(k)}: {field_text(v)}" for k, v in content.items()) + "\n}\n"

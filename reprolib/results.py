@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
 import pandas as pd
 
 from reprolib import paths
@@ -129,6 +130,15 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def pseudo_labels(record: RunRecord) -> np.ndarray:
+    """The pseudo-labels that each stage trained on, (stages, N)."""
+    for folder in (paths.LABELS, paths.STORED_LABELS):
+        if (file := folder / f"{record.name}.npz").exists():
+            with np.load(file) as content:
+                return content["pseudo_labels"]
+    raise RecordError(f"{record.name}: its labels are not stored; run it again with --fresh")
+
+
 def published(exhibit: str) -> pd.DataFrame:
     """The rows of ``data/published.csv`` of one table or figure, e.g. "BUC Table 1"."""
     table = pd.read_csv(paths.DATA / "published.csv", keep_default_na=False)
@@ -166,6 +176,14 @@ def compare(
             ]
     table.columns = pd.MultiIndex.from_tuples(table.columns)
     return table
+
+
+def percent(metrics: dict[str, dict]) -> pd.DataFrame:
+    """Metrics of single evaluations, a row each, in percent."""
+    rows = {
+        name: {k: f"{100 * m[k]:.1f}" for k in ("rank-1", "rank-5", "rank-10", "mAP")} for name, m in metrics.items()
+    }
+    return pd.DataFrame(rows).T
 
 
 def _summary(fractions: list[float]) -> str:
@@ -215,7 +233,7 @@ def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expecte
     write_json(paths.VERDICTS / f"{slug}.json", content)
 
 
-def scorecard(folder: Path = paths.VERDICTS) -> pd.DataFrame:
+def scorecard(folder: Path) -> pd.DataFrame:
     """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict."""
     rows = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     return pd.DataFrame(rows, columns=["exhibit", "claim", "verdict"])

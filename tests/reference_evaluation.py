@@ -1,7 +1,7 @@
 """Literal slow loops for the lookup table, the repelled loss, the ranking and the quality of clusters."""
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def ranking_reference(distmat, query_pids, gallery_pids, query_camids, gallery_c
         for threshold in sorted({row[j] for j in kept}):
             hits = [matches[i] for i, j in enumerate(kept) if row[j] <= threshold]
             points.append((sum(hits) / sum(matches), sum(hits) / len(hits)))
-        steps = list(zip(points, points[1:], strict=False))
+        steps = list(pairwise(points))
         aps.append(sum((r1 - r0) * (p0 + p1) / 2 for (r0, p0), (r1, p1) in steps))
         aps_step.append(sum((r1 - r0) * p1 for (r0, _), (r1, p1) in steps))
     cmc = [sum(first < k for first in firsts) / len(firsts) for k in range(1, top_k + 1)] if firsts else []

@@ -13,7 +13,9 @@ from reference_evaluation import loss_reference, means_reference, update_referen
 from reprolib.memory import LookupTable, cluster_means, repelled_loss
 
 GOLDEN = Path(__file__).parent / "golden"
-CUDA = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")])
+CUDA = pytest.param(
+    "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")]
+)
 
 
 @pytest.fixture(params=["cpu", CUDA])

@@ -47,18 +47,17 @@ def unpack(archive: Path, folder: Path) -> None:
             device, more files or bytes than the limits above.
     """
     print(f"Unpacking {archive} ...", file=sys.stderr, flush=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        content = temporary / "content"
-        content.mkdir()
-        _extract(archive, content)
-        top = content / folder.name
-        if not folder.is_dir():  # another process may have been faster
-            (top if top.is_dir() else content).rename(folder)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            content = Path(temporary, "content")
+            content.mkdir()
+            _extract(archive, content)
+            top = content / folder.name
+            if not folder.is_dir():  # another process may have been faster
+                (top if top.is_dir() else content).rename(folder)
     except DAMAGE as error:
-        raise DatasetError(f"{archive}: cannot be unpacked ({error}); make room, or download it again") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remedy = "see that there is room and may be written, or download it again"
+        raise DatasetError(f"{archive}: cannot be unpacked ({error}); {remedy}") from error
 
 
 @contextmanager

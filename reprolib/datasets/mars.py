@@ -2,7 +2,8 @@
 
 Pid -1 (folder ``00-1``) is junk and left out; pid 0 is a distractor and stays. The queries are tracklets of bbox_test.
 They are taken out of the gallery, as torchreid does, which leaves 140 of them without a match. MARS's own program
-leaves them in: evaluation then passes over the query itself, and the person's other queries count as matches.
+leaves them in: evaluation then passes over the query itself, and the person's other queries count as matches. BUC's
+has junk in it besides.
 """
 
 import re

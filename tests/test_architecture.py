@@ -1,0 +1,73 @@
+"""The laws of the house that can be read off the code: who imports whom, and who sees an identity."""
+
+import ast
+import re
+
+import pytest
+
+from reprolib import paths
+
+LAYERS = [  # a module imports from rows above its own, never from its own
+    {"paths", "recipe"},
+    {"criteria", "memory", "evaluation", "quality", "record"},
+    {"datasets", "images", "model", "state"},
+    {"extraction", "merging", "training"},
+    {"pipeline"},
+    {"results", "figures"},
+    {"batch"},
+    {"cli"},
+]
+OUTSIDE = {"__init__", "__main__"}
+SEE_IDENTITIES = {"datasets", "evaluation", "quality", "figures", "pipeline"}  # pipeline hands them to the two others
+
+
+def modules():
+    for file in sorted((paths.ROOT / "reprolib").rglob("*.py")):
+        name = file.relative_to(paths.ROOT / "reprolib").with_suffix("").parts[0]
+        if name not in OUTSIDE:
+            yield name, file, ast.parse(file.read_text())
+
+
+def level(name):
+    return next(k for k, layer in enumerate(LAYERS) if name in layer)
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "reprolib":
+            parts = node.module.split(".")
+            yield from parts[1:2] or [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("reprolib."))
+
+
+def test_every_module_has_its_place():
+    assert {name for name, _, _ in modules()} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize(("name", "file", "tree"), list(modules()), ids=lambda value: getattr(value, "stem", ""))
+def test_imports_go_down_only(name, file, tree):
+    for other in imported(tree):
+        assert other == name or level(other) < level(name), f"{file.name} imports {other}"
+
+
+@pytest.mark.parametrize(("name", "file", "tree"), list(modules()), ids=lambda value: getattr(value, "stem", ""))
+def test_no_identity_is_named_where_training_happens(name, file, tree):
+    if name in SEE_IDENTITIES:
+        return
+    named = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
+        a.arg for a in ast.walk(tree) if isinstance(a, ast.arg)
+    }
+    named |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    assert not {n for n in named if re.search(r"(^|_)pids?($|_)", n)}, f"{file.name} names an identity"
+
+
+def test_the_training_set_has_no_identity_to_look_at():
+    from reprolib.datasets import Tracklets
+
+    assert not [field for field in Tracklets.__dataclass_fields__ if "pid" in field]
+
+
+def test_nothing_is_moved_to_cuda_behind_the_callers_back():
+    for _, file, _ in modules():
+        assert ".cuda()" not in file.read_text(), file

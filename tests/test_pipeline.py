@@ -1,0 +1,143 @@
+"""Algorithm 1 from end to end on a dataset that trains in a second."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_split
+
+import reprolib
+from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, paths, pipeline
+from reprolib.record import load_record
+
+pytestmark = pytest.mark.usefixtures("results", "tiny_network")
+QUICK = {"merge_percent": 0.25, "first_stage_epochs": 2, "embedding_dim": 32}
+NETWORK = {"backbone": "resnet18", "weights": "none", "image_size": (32, 16), "device": "cpu"}
+
+
+def run(recipe, split, **settings):
+    return reprolib.run(replace(recipe, **QUICK), split, **(NETWORK | settings))
+
+
+def figures(record):
+    """All that must be equal from run to run: everything but the clock."""
+    stages = [{k: v for k, v in stage.items() if k != "seconds"} for stage in record.stages]
+    return {"untrained": record.untrained, "stages": stages, "selected": record.selected}
+
+
+@pytest.mark.parametrize("recipe", [BUC, DBC, BUC_RELEASED, DBC_RELEASED], ids=lambda r: r.name)
+def test_every_recipe_merges_m_clusters_a_stage_and_evaluates_each(recipe, tiny_split):
+    record = run(recipe, tiny_split)
+    assert [s["num_clusters"] for s in record.stages] == [48, 36, 24]
+    for stage in record.stages:
+        assert 0 <= stage["metrics"]["rank-1"] <= stage["metrics"]["rank-5"] <= 1
+        assert stage["metrics"]["num_valid_queries"] == 48
+        assert len(stage["losses"]) == (2 if stage["stage"] else QUICK["first_stage_epochs"])
+        assert stage["quality"]["num_clusters"] == stage["num_clusters"]
+    assert record.best["rank-1"] == max(record.curve("rank-1"))
+
+
+def test_oim_never_merges(tiny_split):
+    assert {s["num_clusters"] for s in run(OIM, tiny_split).stages} == {48}
+
+
+def test_the_same_seed_gives_the_same_record_bit_for_bit_and_another_seed_another(tiny_split):
+    first = run(BUC, tiny_split)
+    assert figures(run(BUC, tiny_split, fresh=True)) == figures(first)
+    assert figures(run(BUC, tiny_split, seed=1)) != figures(first)
+
+
+@pytest.mark.parametrize("recipe", [BUC, DBC_RELEASED], ids=lambda r: r.name)
+def test_a_run_cut_off_after_any_stage_goes_on_to_the_same_record(recipe, tiny_split, monkeypatch):
+    whole = run(recipe, tiny_split)
+    for stage in range(len(whole.stages)):
+        (paths.RUNS / f"{whole.name}.json").unlink(missing_ok=True)
+        for folder in paths.STATE.iterdir():
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        with monkeypatch.context() as patch:
+            original = pipeline._Run._stage
+
+            def cut(self, number, original=original, last=stage):
+                if number > last:
+                    raise KeyboardInterrupt
+                return original(self, number)
+
+            patch.setattr(pipeline._Run, "_stage", cut)
+            if stage < len(whole.stages) - 1:
+                with pytest.raises(KeyboardInterrupt):
+                    run(recipe, tiny_split)
+        assert figures(run(recipe, tiny_split)) == figures(whole)
+
+
+def test_recipes_that_differ_only_after_the_first_stage_train_it_once(tiny_split, monkeypatch):
+    trained = []
+    original = pipeline._Run._train
+    monkeypatch.setattr(pipeline._Run, "_train", lambda self, *a: trained.append(a[0]) or original(self, *a))
+    alone = run(OIM, tiny_split)
+    shared = run(BUC, tiny_split)
+    assert trained.count(0) == 1
+    assert figures(alone)["stages"][0] == figures(shared)["stages"][0]
+    assert figures(run(BUC, tiny_split, fresh=True)) == figures(shared)
+
+
+def test_a_finished_run_is_read_not_trained_again(tiny_split, monkeypatch):
+    record = run(BUC, tiny_split)
+    monkeypatch.setattr(pipeline, "prepare", None)
+    assert asdict(run(BUC, tiny_split)) == asdict(record)
+
+
+def test_the_record_carries_its_provenance_and_no_path(tiny_split):
+    record = run(BUC, tiny_split)
+    text = (paths.RUNS / f"{record.name}.json").read_text()
+    assert str(paths.ROOT) not in text
+    content = json.loads(text)
+    assert content["settings"]["backbone"] == "resnet18"
+    assert content["settings"]["recipe"]["criterion"]["regularizer_weight"] == 0.003
+    assert content["settings"]["recipe"]["selection"] == "test"
+    for field in ("device", "threads", "versions", "commit", "seconds", "average_precision", "precision"):
+        assert content["provenance"][field]
+    assert asdict(load_record(paths.RUNS / f"{record.name}.json")) == asdict(record)
+    labels = np.load(paths.LABELS / f"{record.name}.npz")["pseudo_labels"]
+    assert [row.max() + 1 for row in labels] == [s["num_clusters"] for s in record.stages]
+
+
+def test_tracklets_of_several_frames_train_by_the_video_protocol():
+    record = run(BUC, make_split(frames=3))
+    assert [len(s["losses"]) for s in record.stages] == [2, 5, 5]
+
+
+def test_training_learns_to_tell_the_images_apart(tiny_split):
+    record = reprolib.run(replace(BUC, **QUICK | {"first_stage_epochs": 6}), tiny_split, **NETWORK)
+    losses = record.stages[0]["losses"]
+    assert losses[-1] < losses[0]
+
+
+def test_the_kept_stage_follows_the_rule():
+    assert pipeline.select_stage([0.1, 0.5, 0.5, 0.2], "test") == 1
+    assert pipeline.select_stage([0.1, 0.5, 0.5, 0.2], "last") == 3
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="unknown"):
+        pipeline.choose_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no CUDA device"):
+            pipeline.choose_device("cuda")
+
+
+def test_more_identities_than_there_are_is_refused(tiny_split):
+    with pytest.raises(ValueError, match="has 12 training identities"):
+        run(BUC, tiny_split, identities=13)
+
+
+def test_a_subset_of_identities_is_drawn_by_the_seed_and_the_gallery_stays_whole(tiny_split):
+    subset = tiny_split.keep_identities(5, seed=3)
+    assert len(np.unique(subset.train_pids)) == 5
+    assert len(subset.train) == 20
+    assert len(subset.gallery) == len(tiny_split.gallery)
+    assert np.array_equal(subset.train_pids, tiny_split.keep_identities(5, seed=3).train_pids)
+    assert set(subset.train_pids) != set(tiny_split.keep_identities(5, seed=4).train_pids)

@@ -1,0 +1,69 @@
+"""The named recipes say what the papers and the programs say."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, Criterion, Recipe
+from reprolib.recipe import RECIPES
+
+
+def differences(a, b):
+    return {f.name for f in fields(Recipe) if getattr(a, f.name) != getattr(b, f.name)} - {"name"}
+
+
+def test_the_number_of_stages_and_merges_is_that_of_market1501():
+    assert BUC_RELEASED.num_stages(12936) == 19
+    assert BUC.num_stages(12936) == 20  # while C > m: 12,936 - 19 * 646 = 662 is still more than 646
+    assert BUC.merges_per_stage(12936) == 646
+    assert 12936 - 16 * 646 == 2600  # BUC Section 4.5
+
+
+def test_the_papers_settings_are_the_defaults():
+    assert (BUC.criterion.linkage, BUC.criterion.regularizer, BUC.criterion.regularizer_weight) == (
+        "minimum",
+        "size",
+        0.003,
+    )
+    assert (DBC.criterion.linkage, DBC.criterion.regularizer, DBC.criterion.ranking) == (
+        "average",
+        "dispersion",
+        "each_merge",
+    )
+    for recipe in (BUC, DBC):
+        assert (recipe.temperature, recipe.batch_size, recipe.dropout, recipe.first_stage_epochs) == (0.1, 16, 0.5, 20)
+        assert recipe.table_start == "zeros"
+        assert recipe.criterion.distance == "euclidean"
+
+
+def test_each_released_twin_differs_only_where_the_program_does():
+    shared = {"criterion", "stage_rule", "normalize_table", "dropout_position", "learning_rate_drop"}
+    assert differences(BUC, BUC_RELEASED) == shared
+    assert differences(DBC, DBC_RELEASED) == shared | {"embedding_dim", "embedding_layers", "table_start"}
+    assert DBC_RELEASED.criterion.regularizer == "none"  # λ's term is computed and then not ranked
+
+
+def test_oim_is_buc_without_merging():
+    assert differences(BUC, OIM) == {"criterion"}
+    assert OIM.criterion is None
+
+
+def test_only_the_supervised_bound_starts_from_identities():
+    assert [r.name for r in RECIPES.values() if r.start == "identities"] == ["supervised"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"merge_percent": 0}, {"merge_percent": 1}, {"merge_percent": -0.1}, {"temperature": 0}]
+)
+def test_settings_out_of_range_are_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(BUC, **change)
+
+
+def test_an_unknown_choice_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match="'minimum', 'maximum', 'centroid', 'average'"):
+        Criterion(linkage="ward")
+    with pytest.raises(ValueError, match="regularizer_weight=nan"):
+        Criterion(regularizer_weight=float("nan"))
+    with pytest.raises(ValueError, match="table_start"):
+        replace(BUC, table_start="ones")

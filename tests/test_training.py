@@ -1,0 +1,123 @@
+"""What an epoch is made of, and extraction against the plain forward pass."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from reprolib import BUC, BUC_RELEASED, LookupTable
+from reprolib.extraction import extract
+from reprolib.images import crop_and_resize, load_images, whole_boxes
+from reprolib.model import Model
+from reprolib.training import epoch_batches, learning_rates, train_stage
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def images(tiny_split):
+    return load_images(tiny_split.train.frames, (32, 16))
+
+
+def test_an_epoch_takes_every_sample_once_but_for_the_last_incomplete_batch(tiny_split, images):
+    recipe = replace(BUC, batch_size=20)
+    batches = epoch_batches(images, tiny_split.train.starts, recipe=recipe, generator=torch.Generator().manual_seed(0))
+    taken = torch.cat([index for index, *_ in batches])
+    assert len(batches) == 2
+    assert len(taken) == len(set(taken.tolist())) == 40
+    for index, frames, boxes, flip in batches:
+        assert torch.equal(frames[:, 0], index)  # one frame a tracklet
+        assert boxes.shape == (20, 4)
+        assert flip.shape == (20,)
+
+
+def test_half_of_the_images_are_mirrored(images, tiny_split):
+    generator = torch.Generator().manual_seed(0)
+    flips = [
+        torch.cat([f for *_, f in epoch_batches(images, tiny_split.train.starts, recipe=BUC, generator=generator)])
+    ]
+    flips += [
+        torch.cat([f for *_, f in epoch_batches(images, tiny_split.train.starts, recipe=BUC, generator=generator)])
+    ]
+    assert 0.3 < torch.cat(flips).float().mean() < 0.7
+    assert not torch.equal(*flips)
+
+
+def test_the_rate_drops_where_the_paper_and_the_program_say():
+    assert learning_rates(BUC, 0, video=False) == [0.1] * 15 + [0.1 * 0.1] * 5
+    assert learning_rates(BUC_RELEASED, 0, video=False) == [0.1] * 16 + [0.1 * 0.1] * 4
+    assert learning_rates(BUC, 3, video=False) == [0.01] * 2
+    assert learning_rates(BUC, 3, video=True) == [0.01] * 5
+
+
+def test_the_backbone_learns_at_a_tenth_of_the_heads_rate(tiny_network, tiny_split, images, monkeypatch):
+    rates = []
+    monkeypatch.setattr(
+        "reprolib.training.step", lambda *a, **k: rates.append([g["lr"] for g in a[2].param_groups]) or 0.0
+    )
+    model = Model(BUC, backbone="resnet18", weights="none")
+    labels, table = torch.arange(48), LookupTable(48, 2048)
+    train_stage(
+        model, images, tiny_split.train.starts, labels, table,
+        recipe=BUC, image_size=(32, 16), learning_rates=[0.1, 0.01], seed=0, device=CPU,
+    )  # fmt: skip
+    assert rates == [[0.1 * 0.1, 0.1]] * 3 + [[0.01 * 0.1, 0.01]] * 3
+
+
+def test_training_leaves_the_callers_random_numbers_alone(tiny_network, tiny_split, images):
+    model = Model(BUC, backbone="resnet18", weights="none")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_stage(
+        model, images, tiny_split.train.starts, torch.arange(48), LookupTable(48, 2048, normalize=False),
+        recipe=BUC, image_size=(32, 16), learning_rates=[0.01], seed=0, device=CPU,
+    )  # fmt: skip
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_fewer_samples_than_a_batch_are_refused(tiny_network, tiny_split, images):
+    model = Model(BUC, backbone="resnet18", weights="none")
+    with pytest.raises(ValueError, match="fewer than one batch"):
+        train_stage(
+            model, images, tiny_split.train.starts[:5], torch.arange(4), LookupTable(4, 2048),
+            recipe=BUC, image_size=(32, 16), learning_rates=[0.1], seed=0, device=CPU,
+        )  # fmt: skip
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_which_rate(tiny_network, tiny_split, images):
+    model = Model(BUC, backbone="resnet18", weights="none")
+    torch.nn.init.constant_(model.head[0].weight, float("nan"))
+    with pytest.raises(ValueError, match="loss is nan in epoch 0"):
+        train_stage(
+            model, images, tiny_split.train.starts, torch.arange(48), LookupTable(48, 2048),
+            recipe=BUC, image_size=(32, 16), learning_rates=[0.1], seed=0, device=CPU,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+def test_extraction_with_folded_batchnorm_equals_the_plain_forward_pass(backbone, tiny_split, images):
+    model = Model(BUC, backbone=backbone, weights="none")
+    model(torch.rand(16, 1, 3, 32, 16))  # BatchNorm statistics that are not the initial ones
+    output = extract(model, images, tiny_split.train.starts, image_size=(32, 16), device=CPU)
+    index = torch.arange(48)
+    batch = crop_and_resize(images.pixels, whole_boxes(images, index), torch.zeros(48, dtype=torch.bool), (32, 16))
+    with torch.inference_mode():
+        plain = model.eval()(batch[:, None])
+    torch.testing.assert_close(output.feature, plain.feature, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(output.embedding, plain.embedding, atol=1e-4, rtol=1e-3)
+
+
+def test_a_tracklets_feature_is_the_mean_of_at_most_so_many_frames(tiny_network, images):
+    model = Model(BUC, backbone="resnet18", weights="none").eval()
+    starts = np.array([0, 5, 6, 20])
+    output = extract(model, images, starts, image_size=(32, 16), device=CPU, frames_at_most=7)
+    alone = extract(model, images, np.array([0, 1]), image_size=(32, 16), device=CPU)
+    assert alone.feature.shape == (1, 32)
+    frames = crop_and_resize(
+        images.pixels[6:13], whole_boxes(images, torch.arange(7)), torch.zeros(7, dtype=torch.bool), (32, 16)
+    )
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(model.pool(frames).mean(0, keepdim=True))
+    torch.testing.assert_close(output.feature[2:], expected, atol=1e-5, rtol=1e-4)

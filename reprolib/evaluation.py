@@ -109,7 +109,7 @@ def _ids(values: Ids, count: int, name: str) -> Tensor:
     ids = values.cpu() if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
     if ids.shape != (count,) or ids.is_floating_point():
         raise ValueError(f"{name} must be {count} integers, not {ids.dtype} of shape {tuple(ids.shape)}")
-    return ids.to(torch.int64)
+    return ids.to(torch.int64).contiguous()  # torch.searchsorted warns of strides
 
 
 def _find_matches(
@@ -196,6 +196,6 @@ def _count(distances: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sort_rows(values: Tensor) -> Tensor:
     """The rows of (B, n) in ascending order; on the host by numpy, since torch sorts the indices along."""
-    return (
-        torch.from_numpy(np.sort(values.numpy(), axis=1)) if values.device.type == "cpu" else values.sort(dim=1).values
-    )
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy(), axis=1))
+    return values.sort(dim=1).values

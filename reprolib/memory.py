@@ -97,7 +97,7 @@ def _turns(labels: np.ndarray, by_label: np.ndarray) -> tuple[np.ndarray, list[i
     first = labels.searchsorted(labels)
     count = labels.searchsorted(labels, side="right") - first
     turn = np.arange(len(labels)) - first
-    return by_label[np.lexsort((first, -count, turn))], np.bincount(turn).tolist()
+    return by_label[np.lexsort((-count, turn))], np.bincount(turn).tolist()
 
 
 def cluster_means(embeddings: Tensor, pseudo_labels: Tensor, *, normalize: bool) -> Tensor:

@@ -57,7 +57,7 @@ class _Clusters:
     def __init__(self, images: Tensor, sizes: Tensor, criterion: Criterion):
         self.images, self.sizes, self.criterion = images, sizes, criterion
         self.members = list(images.split(sizes.tolist()))
-        self.norms = torch.cat([some.double().square_().sum(1) for some in images.split(BLOCK)])  # (N,) float64
+        self.norms = torch.cat([some.double().square().sum(1) for some in images.split(BLOCK)])  # (N,) float64
         # The mean of roots is not the root of the mean: the average linkage takes its roots before, the others after.
         self.root_first = criterion.distance == "euclidean" and criterion.linkage == "average"
         self.root_last = criterion.distance == "euclidean" and criterion.linkage != "average"

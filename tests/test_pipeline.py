@@ -13,7 +13,7 @@ import reprolib
 from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, paths, pipeline
 from reprolib.record import load_record
 
-pytestmark = pytest.mark.usefixtures("results", "tiny_network")
+pytestmark = pytest.mark.usefixtures("results_folder", "tiny_network")
 QUICK = {"merge_percent": 0.25, "first_stage_epochs": 2, "embedding_dim": 32}
 NETWORK = {"backbone": "resnet18", "weights": "none", "image_size": (32, 16), "device": "cpu"}
 

@@ -1,9 +1,8 @@
 """MARS: ``bbox_train`` and ``bbox_test/PPPP/PPPPCXTTTTTFFFF.jpg``, cut into tracklets by the index files in ``info``.
 
-Pid -1 (folder ``00-1``) is junk and left out; pid 0 is a distractor and stays. The queries are tracklets of bbox_test.
-They are taken out of the gallery, as torchreid does, which leaves 140 of them without a match. MARS's own program
-leaves them in: evaluation then passes over the query itself, and the person's other queries count as matches. BUC's
-has junk in it besides.
+Pid -1 (folder ``00-1``) is junk and left out; pid 0 is a distractor and stays. The queries are tracklets of bbox_test
+and stay in the gallery, as MARS's own program and both papers' counts have it: evaluation passes over the query itself,
+and the person's other queries count as matches. (torchreid takes them out, which leaves 140 without a match.)
 """
 
 import re
@@ -40,7 +39,7 @@ def read(folder: Path, problems: list[str]) -> Split:
         "mars",
         train=labelled(_samples(train, train_frames)),
         query=labelled(_samples(test[is_query], test_frames)),
-        gallery=labelled(_samples(test[~is_query], test_frames)),
+        gallery=labelled(_samples(test, test_frames)),
     )
 
 

@@ -61,8 +61,8 @@ SOURCES = {
         folders=("MARS", "mars", "MARS-v160809"),
         parts=("bbox_train", "bbox_test", "info"),
         # DBC Table I: 636 identities and 12,180 tracklets in the gallery. That is all of bbox_test: 634 people, pid 0
-        # and pid -1 counted as two more, 870 junk tracklets and the 1,980 queries. Without those: 9,330 of 620.
-        counts={"train": Counts(625, 8298, 6), "query": Counts(626, 1980, 6), "gallery": Counts(620, 9330, 6)},
+        # and pid -1 counted as two more, and 870 junk tracklets. Without the junk: 11,310 of 634.
+        counts={"train": Counts(625, 8298, 6), "query": Counts(626, 1980, 6), "gallery": Counts(634, 11310, 6)},
         origin="https://zheng-lab.cecs.anu.edu.au/Project/project_mars.html, "
         "and its folder info from https://github.com/liangzheng06/MARS-evaluation",
         terms="none stated on its page; an extension of Market-1501, which is for research only",

@@ -6,6 +6,7 @@ sharpness, and most garments are shared by several people, so that color alone d
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from scipy.special import ndtri
@@ -24,9 +25,9 @@ TAIL = 0.6  # standard deviation of the logarithm of samples an identity, as lon
 def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride: float, center: float, rng) -> tuple[Poses, np.ndarray]:
     """Poses of every frame of n passes, and how far each person went since its first frame, in image heights."""
     n, total = len(camids), num_frames.sum()
-    of = np.repeat(np.arange(n), num_frames)  # the pass of every frame
+    of = np.repeat(np.arange(n), num_frames)  # (total,) the pass of every frame
     index = np.arange(total) - np.repeat(np.cumsum(num_frames) - num_frames, num_frames)
-    facing, pitch, light = (np.array([getattr(c, name) for c in CAMERAS])[camids] for name in ("facing", "pitch", "light"))
+    facing, pitch, light = np.array([(c.facing, c.pitch, c.light) for c in CAMERAS])[camids].T
     yaw = np.radians(facing) + np.pi * (rng.random(n) < 0.3) + rng.normal(0, 0.35, n)
     swing = np.where(rng.random(n) < 0.1, 0.06, rng.uniform(0.25, 0.48, n))  # one in ten hardly moves
     x, ground, scale = (CLUTTER * rng.normal(0, s, n) for s in (0.018, 0.012, 0.025))
@@ -54,8 +55,10 @@ def _backdrop(camids: np.ndarray, left: np.ndarray, image_size: tuple[int, int])
     return plates[camids[:, None, None], rows[:, None], columns[:, None, :]].transpose(0, 3, 1, 2).copy()
 
 
-def _add_passers_by(canvas: np.ndarray, people: People, poses: Poses, of: np.ndarray, *, share: float, near: bool, rng):
-    """Paint someone else into a ``share`` of the passes, half hidden by the image's edge, behind or before the person."""
+def _add_passers_by(
+    canvas: np.ndarray, people: People, poses: Poses, of: np.ndarray, *, share, near: bool, rng
+) -> None:
+    """Paint someone else near the edge in a ``share`` of the passes, before or behind the person; ``of`` (n,): pass."""
     n = of[-1] + 1
     other, passes = rng.integers(len(people.side), size=n), rng.random(n) < share
     aside, turn = rng.uniform(0.17, 0.27, n) * rng.choice([-1, 1], n), rng.uniform(0, 2 * np.pi, n)
@@ -87,11 +90,11 @@ def film(people: People, person: np.ndarray, camids: np.ndarray, num_frames: np.
     paint_people(canvas, people.take(person[of]), poses)
     _add_passers_by(canvas, people, poses, of, share=0.06 * CLUTTER, near=True, rng=rng)
     hidden = rng.random(len(person)) < CLUTTER * np.array([c.hidden for c in CAMERAS])[camids]
-    place = rng.normal(width / height / 2, 0.14, len(person)), rng.uniform(0.98, 1.06, len(person))
+    foot = np.stack([rng.normal(width / height / 2, 0.14, len(person)), rng.uniform(0.98, 1.06, len(person))], axis=1)
     rows = np.flatnonzero(hidden[of])
-    covered = canvas[rows]
-    obstruct(covered, camids[of][rows], np.stack([place[0][of] - travel, place[1][of]], 1)[rows])
-    canvas[rows] = covered
+    obstructed = canvas[rows]
+    obstruct(obstructed, camids[of][rows], foot[of][rows] - np.stack([travel, 0 * travel], axis=1)[rows])
+    canvas[rows] = obstructed
     exposure = np.exp(COLOR_SHIFT * rng.normal(0, 0.08, len(person)))
     return expose(canvas, camids[of], exposure[of], rng)
 
@@ -129,26 +132,24 @@ def _record(people: People, person: np.ndarray, camids: np.ndarray, *, is_video,
 
 def _load(name, *, seed, num_identities, num_test_identities, num_distractors, mean, test_mean, image_size) -> Split:
     """Draw the people, decide who is seen where, film it, and split it."""
-    rng = np.random.default_rng(seed)
+    # A generator each, so that another image size changes pixels and nothing else.
+    for_people, for_train, for_test = np.random.default_rng(seed).spawn(3)
     num_known = num_identities + num_test_identities
-    people = draw_people(num_known + -(-num_distractors // 3), rng)
-    film_it = {"is_video": name == "synthetic-video", "image_size": image_size, "rng": rng}
+    people = draw_people(num_known + -(-num_distractors // 3), for_people)
+    record = partial(_record, people, is_video=name == "synthetic-video", image_size=image_size)
 
-    person, camids = _sightings(num_identities, mean=mean, least=1, rng=rng)
-    frames, starts = _record(people, person, camids, **film_it)
-    train, train_pids = Tracklets(frames, starts, camids), person + 1
+    person, camids = _sightings(num_identities, mean=mean, least=1, rng=for_train)
+    train, train_pids = Tracklets(*record(person, camids, rng=for_train), camids), person + 1
 
-    person, camids = _sightings(num_test_identities, mean=test_mean, least=2, rng=rng)
+    person, camids = _sightings(num_test_identities, mean=test_mean, least=2, rng=for_test)
     strangers = np.arange(num_distractors) // 3  # each seen three times by one camera
     person = np.concatenate([person + num_identities, strangers + num_known])
-    camids = np.concatenate([camids, rng.integers(len(CAMERAS), size=num_distractors)[strangers]])
-    frames, starts = _record(people, person, camids, **film_it)
+    camids = np.concatenate([camids, for_test.integers(len(CAMERAS), size=num_distractors)[strangers]])
     pids = np.where(person < num_known, person + 1, 0)
-    test = LabelledTracklets(frames, starts, camids, pids)
+    test = LabelledTracklets(*record(person, camids, rng=for_test), camids, pids)
     _, first = np.unique(person * len(CAMERAS) + camids, return_index=True)
     query = first[pids[first] > 0]  # one an identity and camera
-    gallery = np.setdiff1d(np.arange(len(pids)), query)
-    return Split(name, train, test.take(query), test.take(gallery), train_pids)
+    return Split(name, train, test.take(query), test.take(np.setdiff1d(np.arange(len(pids)), query)), train_pids)
 
 
 def load_synthetic(

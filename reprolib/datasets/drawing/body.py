@@ -60,12 +60,11 @@ def _add_torso(solids: Solids, people: People, poses: Poses, hip: np.ndarray) ->
     front, aside = np.cos(poses.yaw), np.sin(poses.yaw)
     waist = np.hypot((people.hip + 0.04 * people.girth) * front, 0.95 * deep * aside)
     chest = np.hypot((people.shoulder + 0.022) * front, 1.03 * deep * aside)
-    cloth = {"printed": True, "nearer": 0.04}
-    low, high = hip + 0.025, neck - 0.048
-    solids.add(_at(-people.hip, low, 0), _at(people.hip, low, 0), 0.75 * deep, people.upper, relief=0.3, **cloth)
-    solids.add(_at(0, hip + 0.07, 0), _at(0, neck - 0.115, 0), waist, people.upper, end_radius=chest, relief=0.5, **cloth)
+    cloth = {"color": people.upper, "printed": True, "nearer": 0.04}
+    solids.add(_at(-people.hip, hip + 0.025, 0), _at(people.hip, hip + 0.025, 0), 0.75 * deep, relief=0.3, **cloth)
+    solids.add(_at(0, hip + 0.07, 0), _at(0, neck - 0.115, 0), waist, end_radius=chest, relief=0.5, **cloth)
     for x in (people.shoulder, -people.shoulder):
-        solids.add(_at(0, neck - 0.024, 0), _at(x, high, 0), 0.034, people.upper, end_radius=0.045, relief=0.3, **cloth)
+        solids.add(_at(0, neck - 0.024, 0), _at(x, neck - 0.048, 0), 0.034, end_radius=0.045, relief=0.3, **cloth)
     z = 0.065
     solids.add(_at(0, hip, z), _at(0, neck - 0.05, z), 0.03, people.accent, shown=people.pattern == "open")
     y = neck - 0.11
@@ -124,7 +123,8 @@ def _add_hair(solids: Solids, people: People, neck: np.ndarray) -> None:
     solids.add(_at(0, face, -0.03), _at(0, tip, -0.045), 0.046, nearer=0.02, **hair)
     bun = _at(0, face + 0.045, -0.06)
     solids.add(bun, bun, 0.027, people.hair, shown=people.style == "bun", nearer=0.02)
-    solids.add(_at(0, face + 0.034, -0.012), _at(0, face + 0.038, -0.008), 1.05 * skull, people.hat, shown=hat, nearer=0.05)
+    top = _at(0, face + 0.036, -0.01)
+    solids.add(top, top, 1.05 * skull, people.hat, shown=hat, nearer=0.05)
     brim = _at(0.024, face + 0.03, 0.065)
     solids.add(brim * [-1, 1, 1], brim, 0.012, 0.8 * people.hat, shown=cap, nearer=0.03)
 
@@ -132,12 +132,13 @@ def _add_hair(solids: Solids, people: People, neck: np.ndarray) -> None:
 def _add_bag(solids: Solids, people: People, hip: np.ndarray, hand: np.ndarray) -> None:
     """Rucksack with its straps, satchel with its belt across the chest, or handbag."""
     neck, back = hip + 0.31, -0.085 * people.girth - 0.02
-    pack = {"shown": people.carried == "rucksack"}
-    solids.add(_at(0, hip + 0.09, back), _at(0, neck - 0.085, back), 0.075, people.bag, end_radius=0.068, nearer=0.02, **pack)
-    pocket = _at(0.025, hip + 0.1, back - 0.03)
-    solids.add(pocket * [-1, 1, 1], pocket, 0.035, 0.7 * people.bag, nearer=0.03, **pack)
+    pack = {"color": people.bag, "shown": people.carried == "rucksack"}
+    solids.add(_at(0, hip + 0.09, back), _at(0, neck - 0.085, back), 0.075, end_radius=0.068, nearer=0.02, **pack)
     for side in (1, -1):
-        solids.add(_at(side * 0.06, neck - 0.02, 0.03), _at(side * 0.066, neck - 0.16, 0.07), 0.0125, people.bag, nearer=0.04, **pack)
+        strap = _at(side * 0.06, neck - 0.02, 0.03), _at(side * 0.066, neck - 0.16, 0.07)
+        solids.add(*strap, 0.0125, nearer=0.04, **pack)
+    pocket, pack["color"] = _at(0.025, hip + 0.1, back - 0.03), 0.7 * people.bag
+    solids.add(pocket * [-1, 1, 1], pocket, 0.035, nearer=0.03, **pack)
     satchel = {"color": people.bag, "shown": people.carried == "satchel"}
     x = people.side * (people.hip + 0.05)
     for z in (0.075, -0.075):
@@ -168,16 +169,21 @@ def _pattern(name: np.ndarray, x: np.ndarray, y: np.ndarray, pixel: np.ndarray) 
     return np.select([name == key for key in patterns], list(patterns.values()), 0).astype(np.float32)
 
 
-def paint_people(canvas: np.ndarray, people: People, poses: Poses) -> None:
-    """Paint one person into each of n images, ``canvas`` (n, 3, H, W) float32 in [0, 1], in place."""
-    solids = Solids(len(canvas))
+def dress(people: People, poses: Poses) -> Solids:
+    """Every solid of n people in n poses."""
+    solids = Solids(len(poses.yaw))
     hip = _add_legs(solids, people, poses)
     _add_torso(solids, people, poses, hip)
     hand = _add_arms(solids, people, poses, hip + 0.31)
     _add_head(solids, people, hip + 0.31)
     _add_hair(solids, people, hip + 0.31)
     _add_bag(solids, people, hip, hand)
-    projected = solids.project(poses)
+    return solids
+
+
+def paint_people(canvas: np.ndarray, people: People, poses: Poses) -> None:
+    """Paint one person and its shadow into each of n images, ``canvas`` (n, 3, H, W) float32 in [0, 1], in place."""
+    solids = dress(people, poses).project(poses)
     height, width = canvas.shape[2:]
     for first in range(0, len(canvas), CHUNK):
         rows = slice(first, first + CHUNK)
@@ -188,4 +194,4 @@ def paint_people(canvas: np.ndarray, people: People, poses: Poses) -> None:
         canvas[rows] *= shadow[:, None].astype(np.float32)
         scale = pose.scale[:, None, None]
         pattern = _pattern(people.pattern[rows], x / scale, y / scale, 1 / height / scale)
-        paint_solids(canvas[rows], projected.take(rows), pattern=pattern, accent=people.accent[rows], light=pose.light)
+        paint_solids(canvas[rows], solids.take(rows), pattern=pattern, accent=people.accent[rows], light=pose.light)

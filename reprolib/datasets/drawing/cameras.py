@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from reprolib.datasets.drawing import scenes
 
-# How hard the dataset is. At 0 all cameras see the same colors, before the same gray wall, and everybody whole and sharp.
+# How hard the dataset is. With all three at 0 everybody is seen whole and sharp, in one light, before a gray wall.
 COLOR_SHIFT = 0.4  # what a camera does to color: gain, cast, gamma, saturation; 1 is the table of CAMERAS as it stands
 SCENERY = 0.45  # contrast of what is behind the people; 1 is the scenes as they are drawn
 CLUTTER = 1.0  # what hides a person: blur, noise, obstacles, passers-by, imperfect boxes

@@ -1,0 +1,70 @@
+"""The law of the notebooks: short, without paths and definitions, and with the cells that a reader looks for."""
+
+import ast
+import re
+
+import nbformat
+import pytest
+
+from reprolib import batch, paths
+
+NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+EXPLAINERS = {"00", "02", "03"}
+every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
+
+
+def cells(notebook, kind="code"):
+    return [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == kind]
+
+
+def code(cell):
+    return "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+
+
+@every_notebook
+def test_it_is_short_and_states_its_exhibit_and_its_cost_first(notebook):
+    content = nbformat.read(notebook, as_version=4).cells
+    assert len(content) <= 30
+    assert re.match(rf"# {notebook.name[:2]} · ", content[0].source)
+    assert "*Cost:*" in content[1].source or "*A full run" in content[1].source
+    assert "parameters" in content[2].metadata.get("tags", [])
+
+
+@every_notebook
+def test_its_parameters_are_literals(notebook):
+    (cell,) = [c for c in cells(notebook) if "parameters" in c.metadata.get("tags", [])]
+    for node in ast.parse(cell.source).body:
+        assert isinstance(node, ast.Assign)
+        ast.literal_eval(node.value)
+    assert {"source", "seeds"} <= batch.parameters(notebook)
+    assert 'source = "stored"' in cell.source
+
+
+@every_notebook
+def test_its_cells_are_short_and_logic_lives_in_the_library(notebook):
+    for cell in cells(notebook):
+        tree = ast.parse(code(cell))
+        assert len(tree.body) <= 8, cell.source
+        definitions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        assert not definitions or notebook.name[:2] in EXPLAINERS, cell.source
+        assert all(d.end_lineno - d.lineno < 15 for d in definitions)
+
+
+@every_notebook
+def test_it_holds_no_path_no_install_and_no_injected_parameters(notebook):
+    text = notebook.read_text()
+    for forbidden in (str(paths.ROOT), "/home/", "/root/", "!pip", "%cd", "injected-parameters", "Traceback"):
+        assert forbidden not in text
+
+
+@every_notebook
+def test_it_was_run_from_top_to_bottom(notebook):
+    counts = [c.execution_count for c in cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@every_notebook
+def test_what_differs_from_machine_to_machine_is_provenance_alone(notebook):
+    for cell in cells(notebook):
+        if "nbval-ignore-output" in cell.metadata.get("tags", []):
+            assert cell.source.startswith("results.provenance(")

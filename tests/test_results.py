@@ -1,0 +1,159 @@
+"""What may be concluded from records: columns are never mixed, verdicts follow from numbers, nothing is half-read."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from reprolib import BUC, OIM, paths, results
+from reprolib.recipe import BUC_UNREGULARIZED
+from reprolib.record import RecordError, RunRecord, load_record
+
+METHODS = {"OIM": OIM, "BUC without regularizer": BUC_UNREGULARIZED, "BUC": BUC}
+
+
+def record(recipe, rank_1, *, seed=0, dataset="synthetic", first=0.2):
+    def stage(number, value):
+        metrics = {
+            "rank-1": value,
+            "rank-5": 0.9,
+            "rank-10": 0.9,
+            "rank-20": 0.9,
+            "mAP": value / 2,
+            "mAP_step": value / 2,
+        }
+        return {
+            "stage": number,
+            "num_clusters": 10 - number,
+            "losses": [1.0],
+            "metrics": metrics | {"num_valid_queries": 5},
+            "quality": {"purity": 1.0, "adjusted_rand_index": 0.5},
+            "seconds": {"train": 1.0},
+        }
+
+    settings = {
+        "dataset": dataset,
+        "fingerprint": "0",
+        "identities": None,
+        "recipe": asdict(recipe),
+        "backbone": "resnet18",
+        "weights": "none",
+        "image_size": [64, 32],
+        "seed": seed,
+    }
+    provenance = {
+        "device": "a CPU",
+        "threads": 1,
+        "precision": "float32",
+        "versions": {"torch": "2"},
+        "commit": "c",
+        "seconds": 60,
+    }
+    return RunRecord(settings, provenance, {"rank-1": 0.1}, [stage(0, first), stage(1, rank_1)], selected=1)
+
+
+def write(*records):
+    for r in records:
+        r.save()
+        paths.RUNS.rename(paths.STORED_RUNS) if not paths.STORED_RUNS.exists() else None
+
+
+@pytest.mark.parametrize(
+    ("margins", "expected"),
+    [
+        ([1.0, 2.0, 0.1], "reproduced"),
+        ([3.0, -1.0], "partly"),
+        ([-3.0, 1.0], "not reproduced"),
+        ([0.0], "not reproduced"),
+        ([], "not attempted"),
+    ],
+)
+def test_a_claim_is_reproduced_only_if_it_holds_in_every_seed(margins, expected):
+    assert results.judge(margins) == expected
+
+
+def test_margins_are_taken_seed_by_seed():
+    records = [record(BUC, 0.5, seed=0), record(BUC, 0.4, seed=1), record(OIM, 0.3, seed=0), record(OIM, 0.45, seed=1)]
+    assert results.higher(BUC, OIM)(records) == pytest.approx([20, -5])
+    assert results.rises(BUC)(records) == pytest.approx([30, 20])
+
+
+def test_the_paper_and_ours_stand_in_columns_of_their_own():
+    records = [
+        record(BUC, 0.5, seed=0),
+        record(BUC, 0.4, seed=1),
+        record(OIM, 0.3),
+        record(BUC, 0.6, dataset="market1501"),
+    ]
+    table = results.compare(records, "BUC Table 1", METHODS)
+    assert table.loc["BUC", ("paper: market1501", "rank-1")] == "61.9"
+    assert table.loc["BUC", ("ours: synthetic · resnet18 from scratch 64×32", "rank-1")] == "45.0 ± 7.1 (2)"
+    assert table.loc["BUC", ("ours: market1501 · resnet18 from scratch 64×32", "rank-1")] == "60.0 (1)"
+    assert table.loc["SPGAN", ("ours: synthetic · resnet18 from scratch 64×32", "rank-1")] == ""
+    assert len([c for c in table.columns if c[0].startswith("ours")]) == 4
+
+
+def test_a_verdict_that_no_longer_follows_from_the_stored_numbers_is_an_error(results_folder, capsys):
+    claim = results.Claim("BUC is above OIM", results.higher(BUC, OIM))
+    good = [record(BUC, 0.5), record(OIM, 0.3)]
+    results.verdict(claim, good, exhibit="BUC Table 1", expected="reproduced")
+    assert "REPRODUCED: BUC is above OIM" in capsys.readouterr().out
+    bad = [record(BUC, 0.2), record(OIM, 0.3)]
+    with pytest.raises(ValueError, match="the notebook says 'reproduced'"):
+        results.verdict(claim, bad, exhibit="BUC Table 1", expected="reproduced")
+    results.verdict(claim, bad, exhibit="BUC Table 1", expected="reproduced", source="run")
+    assert results.scorecard(paths.VERDICTS)["verdict"].tolist() == ["not reproduced"]
+
+
+def test_over_several_datasets_a_claim_that_holds_on_one_alone_is_partly_reproduced(results_folder, capsys):
+    claim = results.Claim("BUC is above OIM", results.higher(BUC, OIM))
+    records = [record(BUC, 0.5), record(OIM, 0.3), record(BUC, 0.2, dataset="mars"), record(OIM, 0.3, dataset="mars")]
+    results.verdict(claim, records, exhibit="BUC Table 1", expected="partly")
+    assert "not reproduced on mars" in capsys.readouterr().out
+
+
+def test_a_missing_record_is_an_error_that_names_the_command(results_folder):
+    with pytest.raises(RecordError, match="reprolib run --recipe buc --dataset synthetic --seed 7"):
+        results.load_or_run([BUC], dataset="synthetic", seeds=[7])
+    with pytest.raises(ValueError, match="source"):
+        results.load_or_run([BUC], dataset="synthetic", source="maybe")
+
+
+def test_a_stored_record_is_found_by_its_whole_recipe(results_folder):
+    write(record(BUC, 0.5))
+    assert results.load_or_run([BUC], dataset="synthetic")[0].best["rank-1"] == 0.5
+    with pytest.raises(RecordError):
+        results.load_or_run([replace(BUC, temperature=0.2)], dataset="synthetic")
+
+
+def test_a_record_older_than_a_setting_counts_as_run_with_its_default(results_folder):
+    old = record(BUC, 0.5)
+    del old.settings["recipe"]["start"]
+    write(old)
+    assert len(results.stored([BUC])) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 0, "settings": {}}', "\x00"])
+def test_a_file_that_is_no_record_is_an_error_that_names_it(tmp_path, text):
+    file = tmp_path / "broken.json"
+    file.write_text(text)
+    with pytest.raises(RecordError, match=r"broken\.json"):
+        load_record(file)
+
+
+def test_an_unfinished_run_has_no_best_stage():
+    unfinished = record(BUC, 0.5)
+    unfinished.selected = None
+    with pytest.raises(RecordError, match="not finished"):
+        _ = unfinished.best
+
+
+def test_a_record_is_readable_text_with_a_line_a_stage(results_folder):
+    lines = record(BUC, 0.5).save().read_text().splitlines()
+    assert len([line for line in lines if '"num_clusters"' in line]) == 2
+    assert json.loads("\n".join(lines))["selected"] == 1
+
+
+def test_an_unknown_exhibit_is_refused_with_those_that_exist():
+    with pytest.raises(ValueError, match="BUC Table 1"):
+        results.published("BUC Table 9")

@@ -32,7 +32,7 @@ def train_stage(
         model: trained in place.
         images: frames of the training set.
         starts: (N + 1,) first frame of each tracklet.
-        pseudo_labels: (N,) int64 in [0, C).
+        pseudo_labels: (N,) int64 in [0, C), on the host.
         table: C rows, updated in place.
         recipe: batch size, optimizer and augmentation.
         image_size: (H, W) that the network sees.
@@ -62,7 +62,7 @@ def train_stage(
             batches = epoch_batches(images, starts, recipe=recipe, generator=generator)
             for index, frames, boxes, flip in batches:
                 batch = augmented(images, frames, boxes, flip, image_size=image_size, device=device)
-                total += step(model, table, optimizer, batch, pseudo_labels[index].to(device), recipe=recipe)
+                total += step(model, table, optimizer, batch, pseudo_labels[index], recipe=recipe)
             losses.append(float(total) / len(batches))
             if not np.isfinite(losses[-1]):
                 raise ValueError(f"the loss is {losses[-1]} in epoch {epoch}: lower learning_rate={rate}")

@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 from scipy.special import ndtri
 
+from reprolib.datasets.drawing import cameras
 from reprolib.datasets.drawing.body import paint_people
-from reprolib.datasets.drawing.cameras import CAMERAS, CLUTTER, COLOR_SHIFT, draw_scenes, expose, obstruct
+from reprolib.datasets.drawing.cameras import CAMERAS
 from reprolib.datasets.drawing.paint import Poses
 from reprolib.datasets.drawing.people import People, draw_people
 from reprolib.datasets.drawing.scenes import PLATE_MARGIN, PLATE_WIDTH
@@ -30,8 +31,8 @@ def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride: float, center: 
     facing, pitch, light = np.array([(c.facing, c.pitch, c.light) for c in CAMERAS])[camids].T
     yaw = np.radians(facing) + np.pi * (rng.random(n) < 0.3) + rng.normal(0, 0.35, n)
     swing = np.where(rng.random(n) < 0.1, 0.06, rng.uniform(0.25, 0.48, n))  # one in ten hardly moves
-    x, ground, scale = (CLUTTER * rng.normal(0, s, n) for s in (0.018, 0.012, 0.025))
-    shake = CLUTTER * rng.normal(0, 0.006, (3, total))
+    x, ground, scale = (cameras.CLUTTER * rng.normal(0, s, n) for s in (0.018, 0.012, 0.025))
+    shake = cameras.CLUTTER * rng.normal(0, 0.006, (3, total))
     poses = Poses(
         yaw=yaw[of] + rng.normal(0, 0.05, total),
         pitch=np.radians(pitch)[of],
@@ -49,7 +50,7 @@ def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride: float, center: 
 def _backdrop(camids: np.ndarray, left: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """What is behind the people, (n, 3, H, W) float32: scenes cut out from ``left`` (n,) in image heights."""
     height, width = image_size
-    plates = draw_scenes(height)
+    plates = cameras.draw_scenes(height)
     rows = round(height * PLATE_MARGIN) + np.arange(height)
     columns = (np.round(left * height).astype(int)[:, None] + np.arange(width)) % plates.shape[2]
     return plates[camids[:, None, None], rows[:, None], columns[:, None, :]].transpose(0, 3, 1, 2).copy()
@@ -86,17 +87,17 @@ def film(people: People, person: np.ndarray, camids: np.ndarray, num_frames: np.
     of = np.repeat(np.arange(len(person)), num_frames)
     poses, travel = _walk(camids, num_frames, stride=stride, center=width / height / 2, rng=rng)
     canvas = _backdrop(camids[of], rng.uniform(0, PLATE_WIDTH, len(person))[of] + travel, image_size)
-    _add_passers_by(canvas, people, poses, of, share=0.15 * CLUTTER, near=False, rng=rng)
+    _add_passers_by(canvas, people, poses, of, share=0.15 * cameras.CLUTTER, near=False, rng=rng)
     paint_people(canvas, people.take(person[of]), poses)
-    _add_passers_by(canvas, people, poses, of, share=0.06 * CLUTTER, near=True, rng=rng)
-    hidden = rng.random(len(person)) < CLUTTER * np.array([c.hidden for c in CAMERAS])[camids]
+    _add_passers_by(canvas, people, poses, of, share=0.06 * cameras.CLUTTER, near=True, rng=rng)
+    hidden = rng.random(len(person)) < cameras.CLUTTER * np.array([c.hidden for c in CAMERAS])[camids]
     foot = np.stack([rng.normal(width / height / 2, 0.14, len(person)), rng.uniform(0.98, 1.06, len(person))], axis=1)
     rows = np.flatnonzero(hidden[of])
     obstructed = canvas[rows]
-    obstruct(obstructed, camids[of][rows], foot[of][rows] - np.stack([travel, 0 * travel], axis=1)[rows])
+    cameras.obstruct(obstructed, camids[of][rows], foot[of][rows] - np.stack([travel, 0 * travel], axis=1)[rows])
     canvas[rows] = obstructed
-    exposure = np.exp(COLOR_SHIFT * rng.normal(0, 0.08, len(person)))
-    return expose(canvas, camids[of], exposure[of], rng)
+    exposure = np.exp(cameras.COLOR_SHIFT * rng.normal(0, 0.08, len(person)))
+    return cameras.expose(canvas, camids[of], exposure[of], rng)
 
 
 def _sightings(count: int, *, mean: float, least: int, rng) -> tuple[np.ndarray, np.ndarray]:

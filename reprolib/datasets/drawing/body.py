@@ -10,6 +10,7 @@ from reprolib.datasets.drawing.paint import Poses, Solids, paint_solids
 from reprolib.datasets.drawing.people import People
 
 CHUNK = 8  # images painted together; neighbors share a pose, so that the window around a solid stays small
+TORSO = 0.31  # from the hips to the neck
 
 
 def _at(x, y, z) -> np.ndarray:
@@ -54,7 +55,7 @@ def _add_skirt(solids: Solids, people: People, left: np.ndarray, right: np.ndarr
 
 def _add_torso(solids: Solids, people: People, poses: Poses, hip: np.ndarray) -> None:
     """Hips and upper garment with its logo or its open front."""
-    neck, deep = hip + 0.31, 0.075 * people.girth
+    neck, deep = hip + TORSO, 0.075 * people.girth
     solids.add(_at(-people.hip, hip, 0), _at(people.hip, hip, 0), 0.058 * people.girth, people.lower)
     # A capsule is as wide as it is deep; a torso is not, so its radius goes with the view.
     front, aside = np.cos(poses.yaw), np.sin(poses.yaw)
@@ -131,7 +132,7 @@ def _add_hair(solids: Solids, people: People, neck: np.ndarray) -> None:
 
 def _add_bag(solids: Solids, people: People, hip: np.ndarray, hand: np.ndarray) -> None:
     """Rucksack with its straps, satchel with its belt across the chest, or handbag."""
-    neck, back = hip + 0.31, -0.085 * people.girth - 0.02
+    neck, back = hip + TORSO, -0.085 * people.girth - 0.02
     pack = {"color": people.bag, "shown": people.carried == "rucksack"}
     solids.add(_at(0, hip + 0.09, back), _at(0, neck - 0.085, back), 0.075, end_radius=0.068, nearer=0.02, **pack)
     for side in (1, -1):
@@ -173,10 +174,11 @@ def dress(people: People, poses: Poses) -> Solids:
     """Every solid of n people in n poses."""
     solids = Solids(len(poses.yaw))
     hip = _add_legs(solids, people, poses)
+    neck = hip + TORSO
     _add_torso(solids, people, poses, hip)
-    hand = _add_arms(solids, people, poses, hip + 0.31)
-    _add_head(solids, people, hip + 0.31)
-    _add_hair(solids, people, hip + 0.31)
+    hand = _add_arms(solids, people, poses, neck)
+    _add_head(solids, people, neck)
+    _add_hair(solids, people, neck)
     _add_bag(solids, people, hip, hand)
     return solids
 

@@ -24,11 +24,9 @@ def bush(x, y, pixel):
     """A bush, 0.3 high: masks with their colors, over coordinates in image heights from its foot."""
     leaves = [(-0.12, 0.07, 0.10), (0.10, 0.06, 0.11), (0.0, 0.14, 0.11), (0.19, 0.02, 0.09), (-0.2, 0.01, 0.08)]
     for k, (left, up, radius) in enumerate(leaves):
-        yield _disc(x - left, y + up, radius, pixel), np.array([0.14, 0.26, 0.10]) * (0.8 + 0.12 * k)
-        yield (
-            _disc(x - left + 0.02, y + up + 0.03, 0.6 * radius, pixel),
-            np.array([0.20, 0.35, 0.14]) * (0.8 + 0.12 * k),
-        )
+        tone = 0.8 + 0.12 * k
+        yield _disc(x - left, y + up, radius, pixel), tone * np.array([0.14, 0.26, 0.10])
+        yield _disc(x - left + 0.02, y + up + 0.03, 0.6 * radius, pixel), tone * np.array([0.20, 0.35, 0.14])
 
 
 def post(x, y, pixel):

@@ -12,22 +12,14 @@ Updates take numbers or tensors that broadcast: a row of the matrix of all clust
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold_
 
-
-GRID = 2.0**-40
-
-
-def snap(values: Tensor) -> Tensor:
-    """Float64 values rounded in place to multiples of ``GRID`` (1e-12): what differs by rounding alone becomes equal.
-
-    6144 lies within [2¹², 2¹³), where a float64 has 40 binary places.
-    """
-    return values.add_(6144.0).sub_(6144.0)
+ROUNDING = 1e-12  # below this, a float64 distance is none and a difference of scores is a tie
 
 
 def pair_distances(a: Tensor, b: Tensor, distance: str) -> Tensor:
     """``‖v_a − v_b‖`` of BUC Eq. (4), all pairs: (n_a, d), (n_b, d) -> (n_a, n_b) float64. Released code: squared."""
-    squared = snap(torch.cdist(a.double(), b.double()).square_())
+    squared = threshold_(torch.cdist(a.double(), b.double()).square_(), ROUNDING, 0.0)
     return squared if distance == "squared" else squared.sqrt_()
 
 

@@ -35,7 +35,7 @@ class Model(nn.Module):
     def __init__(self, recipe: Recipe, *, backbone: str = "resnet50", weights: str = "imagenet", freeze_stem=False):
         """Build, initialize and load."""
         super().__init__()
-        self.stem, self.body, width = load_backbone(backbone, weights)
+        _, self.stem, self.body, width = load_backbone(backbone, weights)
         self.freeze_stem = freeze_stem
         layers: list[nn.Module] = []
         for k in range(recipe.embedding_layers):
@@ -80,17 +80,26 @@ class Model(nn.Module):
         return self.embed(self.pool(frames).view(batch, length, -1).mean(1))
 
 
-def load_backbone(name: str, weights: str) -> tuple[nn.Module, nn.Module, int]:
-    """The torchvision network without its classifier: up to stride 8, the rest, and the width of its output."""
+class Backbone(NamedTuple):
+    """A torchvision network and its parts."""
+
+    network: nn.Module  # whole, with the classifier that nothing here uses
+    stem: nn.Module  # up to stride 8
+    body: nn.Module  # the rest, up to the last feature map
+    width: int  # channels of the last feature map
+
+
+def load_backbone(name: str, weights: str) -> Backbone:
+    """A torchvision network by name: ``weights`` as for :class:`Model`."""
     if name not in BACKBONES:
         raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}")
     network = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if weights == "imagenet" else None)
     if weights not in ("imagenet", "none"):
         _load_weights(network, Path(weights), name)
     if name == "mobilenet_v2":
-        return network.features[:7], network.features[7:], network.last_channel
-    parts = [network.conv1, network.bn1, network.relu, network.maxpool, network.layer1, network.layer2]
-    return nn.Sequential(*parts), nn.Sequential(network.layer3, network.layer4), network.fc.in_features
+        return Backbone(network, network.features[:7], network.features[7:], network.last_channel)
+    stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool, network.layer1, network.layer2)
+    return Backbone(network, stem, nn.Sequential(network.layer3, network.layer4), network.fc.in_features)
 
 
 def _load_weights(network: nn.Module, file: Path, name: str) -> None:

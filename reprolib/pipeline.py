@@ -19,6 +19,7 @@ from reprolib.images import Images, load_images
 from reprolib.memory import LookupTable, cluster_means
 from reprolib.merging import merge_clusters
 from reprolib.model import Model
+from reprolib.pretraining import catalogue_weights
 from reprolib.quality import cluster_quality
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord, load_record, provenance, run_name
@@ -28,8 +29,8 @@ from reprolib.training import learning_rates, train_stage
 # What a dataset is run on when nothing is said: (backbone, weights, image size).
 PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))
 NETWORKS = {
-    "synthetic": ("resnet18", "none", (64, 32)),
-    "synthetic-video": ("resnet18", "none", (64, 32)),
+    "synthetic": ("resnet18", "catalogue", (64, 32)),
+    "synthetic-video": ("resnet18", "catalogue", (64, 32)),
     "cifar10": ("resnet18", "none", (32, 32)),
 }
 
@@ -67,7 +68,7 @@ def run(
         seed: decides initial weights, order, crops, dropout and, with ``identities``, which are drawn.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
         backbone: resnet50, resnet18 or mobilenet_v2; None takes the dataset's own of ``NETWORKS``, else the papers'.
-        weights: "imagenet", "none" or a local file.
+        weights: "imagenet", "none", a local file, or "catalogue", the embedded datasets' stand-in for ImageNet.
         image_size: (height, width).
         identities: train on this many identities, drawn at random; query and gallery stay whole.
         data_root: folder of the datasets; None takes ``$REPROLIB_DATA``, else ``data/``.
@@ -84,14 +85,16 @@ def run(
     split = split.keep_identities(identities, seed=seed) if identities else split
     default = NETWORKS.get(split.name, PAPERS_NETWORK)
     backbone, image_size = backbone or default[0], tuple(image_size or default[2])
-    weights = weights or default[1]
+    weights, source = weights or default[1], ""
+    if weights == "catalogue":
+        weights, source = str(catalogue_weights(backbone, image_size=image_size)), "catalogue "
     settings = {
         "dataset": split.name,
         "fingerprint": fingerprint(split.train),
         "identities": identities,
         "recipe": asdict(recipe),
         "backbone": backbone,
-        "weights": describe_weights(weights),
+        "weights": source + describe_weights(weights),
         "image_size": list(image_size),
         "seed": seed,
     }

@@ -105,7 +105,8 @@ def column(record: RunRecord) -> str:
     s = record.settings
     subset = f", {s['identities']} identities" if s["identities"] else ""
     height, width = s["image_size"]
-    pretrained = "from scratch" if s["weights"] == "none" else "ImageNet"
+    weights = s["weights"].split()[0]
+    pretrained = {"none": "from scratch"}.get(weights, "ImageNet" if "imagenet" in weights.lower() else weights)
     return f"{s['dataset']}{subset} · {s['backbone']} {pretrained} {height}×{width}"
 
 

@@ -27,7 +27,8 @@ def tiny_network(monkeypatch):
         def layer(inside, outside):
             return nn.Sequential(nn.Conv2d(inside, outside, 3, 2, 1), nn.BatchNorm2d(outside), nn.ReLU())
 
-        return nn.Sequential(layer(3, 8), layer(8, 16)), nn.Sequential(layer(16, 32), layer(32, 32)), 32
+        stem, body = nn.Sequential(layer(3, 8), layer(8, 16)), nn.Sequential(layer(16, 32), layer(32, 32))
+        return model.Backbone(nn.Sequential(stem, body), stem, body, 32)
 
     monkeypatch.setattr(model, "load_backbone", build)
 

@@ -1,11 +1,13 @@
 """The merging of both papers as literal loops: what the fast code must equal. Slow on purpose, for tests alone.
 
 Clusters are lists of image indices, everything is a Python float, and nothing is updated that can be computed again
-from its definition. A pair is (score, a, b) with a < b; the smallest pair is next, so ties go to the smaller a, then
-the smaller b. Scores are rounded to 11 decimals: what differs by the rounding of sums alone is a tie.
+from its definition. A pair is (score, a, b) with a < b. The lowest score is next; where scores differ by the rounding
+of sums alone, the smaller a is next, then the smaller b.
 """
 
 import math
+
+ROUNDING = 1e-12
 
 
 def distance(x, y, criterion):
@@ -43,23 +45,27 @@ def score(a, b, spread_a, spread_b, features, criterion):
         value += criterion.regularizer_weight * (len(a) + len(b))
     if criterion.regularizer == "dispersion":
         value += criterion.regularizer_weight * (spread_a + spread_b)
-    return round(value, 11)
+    return value
 
 
 def ranking(clusters, spreads, features, criterion):
     """All pairs, best first."""
-    return sorted(
-        (score(clusters[a], clusters[b], spreads[a], spreads[b], features, criterion), a, b)
-        for a in clusters
-        for b in clusters
-        if a < b
-    )
+    pairs = [(a, b) for a in clusters for b in clusters if a < b]
+    scores = [score(clusters[a], clusters[b], spreads[a], spreads[b], features, criterion) for a, b in pairs]
+    tied = []  # lists of pairs of equal score
+    last = -math.inf
+    for value, pair in sorted(zip(scores, pairs, strict=True)):
+        if value - last > ROUNDING:
+            tied.append([])
+        tied[-1].append(pair)
+        last = value
+    return [pair for pairs in tied for pair in sorted(pairs)]
 
 
 def ranked_once(clusters, spreads, features, criterion, merges):
     """Merge down one ranking; where an absorbed cluster went is followed, or its pairs are skipped."""
     goes_to = {label: label for label in clusters}
-    for _, a, b in ranking(clusters, spreads, features, criterion):
+    for a, b in ranking(clusters, spreads, features, criterion):
         if merges == 0:
             break
         if criterion.absorbed == "skip" and (goes_to[a] != a or goes_to[b] != b):
@@ -67,7 +73,7 @@ def ranked_once(clusters, spreads, features, criterion, merges):
         keep, gone = sorted((goes_to[a], goes_to[b]))
         if keep == gone:
             continue
-        # Under "skip" a cluster absorbed by b earlier goes along with b, so both rules send all of ``gone`` to ``keep``.
+        # Under "skip" what b absorbed earlier goes along with b, so both rules send all of ``gone`` to ``keep``.
         goes_to = {label: keep if end == gone else end for label, end in goes_to.items()}
         merges -= 1
     return goes_to
@@ -77,7 +83,7 @@ def ranked_again(clusters, spreads, features, criterion, merges):
     """DBC Algorithm 1: rank, merge the best pair, and rank again."""
     goes_to = {label: label for label in clusters}
     for _ in range(merges):
-        _, a, b = ranking(clusters, spreads, features, criterion)[0]
+        a, b = ranking(clusters, spreads, features, criterion)[0]
         if criterion.dispersion_update == "eq7":
             n_a, n_b = len(clusters[a]), len(clusters[b])
             d_ab = linkage(clusters[a], clusters[b], features, criterion, kind="average")

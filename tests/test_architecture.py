@@ -11,7 +11,7 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"paths", "recipe"},
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state"},
-    {"extraction", "merging", "training"},
+    {"extraction", "merging", "pretraining", "training"},
     {"pipeline"},
     {"results", "figures"},
     {"batch"},

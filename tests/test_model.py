@@ -75,7 +75,7 @@ def test_the_video_protocol_freezes_the_stem_and_its_statistics():
 
 @pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("mobilenet_v2", 1280), ("resnet50", 2048)])
 def test_every_backbone_reduces_by_eight_in_its_stem(name, width):
-    stem, body, found = load_backbone(name, "none")
+    _, stem, body, found = load_backbone(name, "none")
     middle = stem.eval()(torch.zeros(1, 3, 64, 32))
     assert middle.shape[2:] == (8, 4)
     assert body.eval()(middle).shape[1] == found == width
@@ -86,7 +86,7 @@ def test_weights_of_a_file_without_classifier_are_loaded(tmp_path, suffix):
     state = {k: v + 1 for k, v in mobilenet_weights().items()}
     file = tmp_path / f"weights{suffix}"
     torch.save(state, file) if suffix == ".pth" else save_file(state, file)
-    stem, _, _ = load_backbone("mobilenet_v2", str(file))
+    stem = load_backbone("mobilenet_v2", str(file)).stem
     torch.testing.assert_close(stem[0][0].weight, state["features.0.0.weight"])
 
 

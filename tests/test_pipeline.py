@@ -141,3 +141,23 @@ def test_a_subset_of_identities_is_drawn_by_the_seed_and_the_gallery_stays_whole
     assert len(subset.gallery) == len(tiny_split.gallery)
     assert np.array_equal(subset.train_pids, tiny_split.keep_identities(5, seed=3).train_pids)
     assert set(subset.train_pids) != set(tiny_split.keep_identities(5, seed=4).train_pids)
+
+
+@pytest.mark.parametrize("recipe", [BUC, DBC, BUC_RELEASED, DBC_RELEASED], ids=lambda r: r.name)
+def test_the_table_has_exactly_one_row_a_cluster_but_for_dbcs_released_slip(recipe, tiny_split, monkeypatch):
+    rows = []
+    original = pipeline.train_stage
+
+    def spy(model, images, starts, labels, table, **settings):
+        rows.append((len(table.weight), int(labels.max()) + 1))
+        return original(model, images, starts, labels, table, **settings)
+
+    monkeypatch.setattr(pipeline, "train_stage", spy)
+    run(recipe, tiny_split)
+    stale = recipe.table_start == "stale_means"
+    assert rows == [(48, 48)] + [(clusters + 12 if stale else clusters, clusters) for clusters in (36, 24)]
+
+
+def test_the_order_of_the_images_tells_nothing_of_identities(tiny_split):
+    neighbors = (tiny_split.train_pids[1:] == tiny_split.train_pids[:-1]).mean()
+    assert neighbors < 0.2  # 3 of 47 by chance; in the order on disk 36 of 47

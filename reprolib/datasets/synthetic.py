@@ -13,9 +13,9 @@ from scipy.special import ndtri
 
 from reprolib.datasets.drawing import cameras
 from reprolib.datasets.drawing.body import paint_people
-from reprolib.datasets.drawing.cameras import CAMERAS
+from reprolib.datasets.drawing.cameras import CAMERAS, STREET, STUDIO, Severity
 from reprolib.datasets.drawing.paint import Poses
-from reprolib.datasets.drawing.people import People, draw_people
+from reprolib.datasets.drawing.people import People, describe, draw_people
 from reprolib.datasets.drawing.scenes import PLATE_MARGIN, PLATE_WIDTH
 from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
 
@@ -23,7 +23,7 @@ BURST = 5  # images of one pass, at most
 TAIL = 0.6  # standard deviation of the logarithm of samples an identity, as long-tailed as DBC Fig. 1
 
 
-def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride: float, center: float, rng) -> tuple[Poses, np.ndarray]:
+def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride, center, clutter, rng) -> tuple[Poses, np.ndarray]:
     """Poses of every frame of n passes, and how far each person went since its first frame, in image heights."""
     n, total = len(camids), num_frames.sum()
     of = np.repeat(np.arange(n), num_frames)  # (total,) the pass of every frame
@@ -31,8 +31,8 @@ def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride: float, center: 
     facing, pitch, light = np.array([(c.facing, c.pitch, c.light) for c in CAMERAS])[camids].T
     yaw = np.radians(facing) + np.pi * (rng.random(n) < 0.3) + rng.normal(0, 0.35, n)
     swing = np.where(rng.random(n) < 0.1, 0.06, rng.uniform(0.25, 0.48, n))  # one in ten hardly moves
-    x, ground, scale = (cameras.CLUTTER * rng.normal(0, s, n) for s in (0.018, 0.012, 0.025))
-    shake = cameras.CLUTTER * rng.normal(0, 0.006, (3, total))
+    x, ground, scale = (clutter * rng.normal(0, s, n) for s in (0.018, 0.012, 0.025))
+    shake = clutter * rng.normal(0, 0.006, (3, total))
     poses = Poses(
         yaw=yaw[of] + rng.normal(0, 0.05, total),
         pitch=np.radians(pitch)[of],
@@ -47,10 +47,10 @@ def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride: float, center: 
     return poses, index * stride / (2 * np.pi) * 1.84 * np.sin(poses.swing) * np.sin(yaw[of]) * poses.scale
 
 
-def _backdrop(camids: np.ndarray, left: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+def _backdrop(camids: np.ndarray, left: np.ndarray, image_size: tuple[int, int], severity: Severity) -> np.ndarray:
     """What is behind the people, (n, 3, H, W) float32: scenes cut out from ``left`` (n,) in image heights."""
     height, width = image_size
-    plates = cameras.draw_scenes(height)
+    plates = cameras.draw_scenes(height, severity)
     rows = round(height * PLATE_MARGIN) + np.arange(height)
     columns = (np.round(left * height).astype(int)[:, None] + np.arange(width)) % plates.shape[2]
     return plates[camids[:, None, None], rows[:, None], columns[:, None, :]].transpose(0, 3, 1, 2).copy()
@@ -78,26 +78,36 @@ def _add_passers_by(
     canvas[rows] = painted
 
 
-def film(people: People, person: np.ndarray, camids: np.ndarray, num_frames: np.ndarray, *, stride, image_size, rng):
+def film(
+    people: People,
+    person: np.ndarray,
+    camids: np.ndarray,
+    num_frames: np.ndarray,
+    *,
+    stride,
+    image_size,
+    rng,
+    severity=STREET,
+):
     """Frames (sum(num_frames), H, W, 3) uint8 of n passes of ``person`` (n,) before cameras ``camids`` (n,).
 
     ``stride``: radians of gait from one frame to the next.
     """
     height, width = image_size
     of = np.repeat(np.arange(len(person)), num_frames)
-    poses, travel = _walk(camids, num_frames, stride=stride, center=width / height / 2, rng=rng)
-    canvas = _backdrop(camids[of], rng.uniform(0, PLATE_WIDTH, len(person))[of] + travel, image_size)
-    _add_passers_by(canvas, people, poses, of, share=0.15 * cameras.CLUTTER, near=False, rng=rng)
+    clutter = severity.clutter
+    poses, travel = _walk(camids, num_frames, stride=stride, center=width / height / 2, clutter=clutter, rng=rng)
+    canvas = _backdrop(camids[of], rng.uniform(0, PLATE_WIDTH, len(person))[of] + travel, image_size, severity)
+    _add_passers_by(canvas, people, poses, of, share=0.15 * clutter, near=False, rng=rng)
     paint_people(canvas, people.take(person[of]), poses)
-    _add_passers_by(canvas, people, poses, of, share=0.06 * cameras.CLUTTER, near=True, rng=rng)
-    hidden = rng.random(len(person)) < cameras.CLUTTER * np.array([c.hidden for c in CAMERAS])[camids]
+    _add_passers_by(canvas, people, poses, of, share=0.06 * clutter, near=True, rng=rng)
+    hidden = rng.random(len(person)) < clutter * np.array([c.hidden for c in CAMERAS])[camids]
     foot = np.stack([rng.normal(width / height / 2, 0.14, len(person)), rng.uniform(0.98, 1.06, len(person))], axis=1)
     rows = np.flatnonzero(hidden[of])
     obstructed = canvas[rows]
     cameras.obstruct(obstructed, camids[of][rows], foot[of][rows] - np.stack([travel, 0 * travel], axis=1)[rows])
     canvas[rows] = obstructed
-    exposure = np.exp(cameras.COLOR_SHIFT * rng.normal(0, 0.08, len(person)))
-    return cameras.expose(canvas, camids[of], exposure[of], rng)
+    return cameras.expose(canvas, camids[of], rng.normal(0, 0.08, len(person))[of], severity=severity, rng=rng)
 
 
 def _sightings(count: int, *, mean: float, least: int, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -117,27 +127,31 @@ def _sightings(count: int, *, mean: float, least: int, rng) -> tuple[np.ndarray,
     return np.concatenate(person), np.concatenate(camids)
 
 
-def _record(people: People, person: np.ndarray, camids: np.ndarray, *, is_video, image_size, rng):
+def _record(people: People, person: np.ndarray, camids: np.ndarray, *, is_video, image_size, severity, rng):
     """Film samples (m,) that are sorted by person and camera: their frames, and where each sample starts (m + 1,)."""
     if is_video:  # a sample is a pass
         num_frames = rng.integers(6, 13, len(person))
-        frames = film(people, person, camids, num_frames, stride=0.5, image_size=image_size, rng=rng)
+        frames = film(people, person, camids, num_frames, stride=0.5, image_size=image_size, severity=severity, rng=rng)
         return frames, np.concatenate([[0], np.cumsum(num_frames)])
     changes = np.flatnonzero(np.diff(person * len(CAMERAS) + camids, prepend=-1))  # a pass is up to BURST samples
     runs = np.diff(changes, append=len(person))
     first = np.concatenate([np.arange(start, start + run, BURST) for start, run in zip(changes, runs, strict=True)])
     num_frames = np.diff(first, append=len(person))
-    frames = film(people, person[first], camids[first], num_frames, stride=1.9, image_size=image_size, rng=rng)
+    frames = film(
+        people, person[first], camids[first], num_frames, stride=1.9, image_size=image_size, severity=severity, rng=rng
+    )
     return frames, np.arange(len(person) + 1)
 
 
-def _load(name, *, seed, num_identities, num_test_identities, num_distractors, mean, test_mean, image_size) -> Split:
+def _load(
+    name, *, seed, num_identities, num_test_identities, num_distractors, mean, test_mean, image_size, severity
+) -> Split:
     """Draw the people, decide who is seen where, film it, and split it."""
     # A generator each, so that another image size changes pixels and nothing else.
     for_people, for_train, for_test = np.random.default_rng(seed).spawn(3)
     num_known = num_identities + num_test_identities
     people = draw_people(num_known + -(-num_distractors // 3), for_people)
-    record = partial(_record, people, is_video=name == "synthetic-video", image_size=image_size)
+    record = partial(_record, people, is_video=name == "synthetic-video", image_size=image_size, severity=severity)
 
     person, camids = _sightings(num_identities, mean=mean, least=1, rng=for_train)
     train, train_pids = Tracklets(*record(person, camids, rng=for_train), camids), person + 1
@@ -160,12 +174,13 @@ def load_synthetic(
     num_test_identities: int = 40,
     num_distractors: int = 60,
     image_size: tuple[int, int] = (64, 32),
+    severity: Severity = STREET,
 ) -> Split:
     """The image dataset, by the protocol of Market-1501: the same bytes for the same arguments.
 
     ``num_identities`` people in about 12 training images each; ``num_test_identities`` others with one query an
     identity and camera and about 12 gallery images; ``num_distractors`` gallery images of pid 0, people of no query.
-    ``image_size`` is (height, width).
+    ``image_size`` is (height, width); ``severity``: how hard the images are.
     """
     return _load(
         "synthetic",
@@ -176,6 +191,7 @@ def load_synthetic(
         mean=12.2,
         test_mean=15.0,
         image_size=image_size,
+        severity=severity,
     )
 
 
@@ -186,6 +202,7 @@ def load_synthetic_video(
     num_test_identities: int = 30,
     num_distractors: int = 24,
     image_size: tuple[int, int] = (64, 32),
+    severity: Severity = STREET,
 ) -> Split:
     """The video twin, by the protocol of MARS: a sample is a tracklet of 6 to 12 frames, six to a step of the gait.
 
@@ -200,4 +217,18 @@ def load_synthetic_video(
         mean=4.0,
         test_mean=7.0,
         image_size=image_size,
+        severity=severity,
     )
+
+
+def load_catalogue(count: int = 600, *, image_size: tuple[int, int] = (64, 32)) -> tuple[np.ndarray, np.ndarray]:
+    """Studio pictures of ``count`` other people, (count, H, W, 3) uint8, and what they wear, (count, k) float32.
+
+    Stands in for ImageNet: other pictures, with the names of what they show, of nobody whom the datasets know.
+    """
+    rng = np.random.default_rng(2019)
+    people = draw_people(count, rng)
+    person, camids = np.arange(count), rng.integers(len(CAMERAS), size=count)
+    once = np.ones(count, int)
+    pictures = film(people, person, camids, once, stride=1.0, image_size=image_size, rng=rng, severity=STUDIO)
+    return pictures, describe(people)

@@ -8,10 +8,18 @@ from scipy.ndimage import gaussian_filter
 
 from reprolib.datasets.drawing import scenes
 
-# How hard the dataset is. With all three at 0 everybody is seen whole and sharp, in one light, before a gray wall.
-COLOR_SHIFT = 0.4  # what a camera does to color: gain, cast, gamma, saturation; 1 is the table of CAMERAS as it stands
-SCENERY = 0.45  # contrast of what is behind the people; 1 is the scenes as they are drawn
-CLUTTER = 1.0  # what hides a person: blur, noise, obstacles, passers-by, imperfect boxes
+
+@dataclass(frozen=True)
+class Severity:
+    """How hard the images are; with all three at 0 everybody is seen whole and sharp, in one light, before a wall."""
+
+    color: float  # what a camera does to color: gain, cast, gamma, saturation; 1 is the table of CAMERAS as it stands
+    scenery: float  # contrast of what is behind the people; 1 is the scenes as they are drawn
+    clutter: float  # what hides a person: blur, noise, obstacles, passers-by, imperfect boxes
+
+
+STREET = Severity(color=0.4, scenery=0.45, clutter=1.0)
+STUDIO = Severity(color=0.0, scenery=0.0, clutter=0.0)
 STONE = (0.56, 0.55, 0.52)  # mean color of every scene, so that a camera is not told by its background's color alone
 
 
@@ -83,13 +91,13 @@ CAMERAS = (
 )
 
 
-def draw_scenes(height: int) -> np.ndarray:
+def draw_scenes(height: int, severity: Severity) -> np.ndarray:
     """What each camera looks at, (cameras, rows, columns, 3) float32 in [0, 1]: the same places for every seed."""
     plates = []
     for camid, camera in enumerate(CAMERAS):
         plate = scenes.Plate(height, np.random.default_rng(camid))
         camera.scene(plate)
-        plates.append(STONE + SCENERY * (plate.rgb - plate.rgb.mean((0, 1))))
+        plates.append(STONE + severity.scenery * (plate.rgb - plate.rgb.mean((0, 1))))
     return np.stack(plates).astype(np.float32)
 
 
@@ -104,17 +112,18 @@ def obstruct(canvas: np.ndarray, camids: np.ndarray, foot: np.ndarray) -> None:
             canvas[rows] += mask[:, None] * (np.reshape(color, (3, 1, 1)) - canvas[rows])
 
 
-def expose(canvas: np.ndarray, camids: np.ndarray, exposure: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images (n, H, W, 3) uint8 as the cameras record ``canvas`` (n, 3, H, W), with ``exposure`` (n,) of about 1."""
+def expose(canvas: np.ndarray, camids: np.ndarray, exposure: np.ndarray, *, severity: Severity, rng) -> np.ndarray:
+    """Images (n, H, W, 3) uint8 as the cameras record ``canvas`` (n, 3, H, W); ``exposure`` (n,) is in log units."""
     images = np.empty((len(canvas), *canvas.shape[2:], 3), np.uint8)
     for camid, camera in enumerate(CAMERAS):
         rows = np.flatnonzero(camids == camid)
-        blur = CLUTTER * camera.blur * canvas.shape[2]
+        blur = severity.clutter * camera.blur * canvas.shape[2]
         light = gaussian_filter(canvas[rows], (0, 0, blur, blur))
         gray = light.mean(1, keepdims=True)
-        light = gray + camera.saturation**COLOR_SHIFT * (light - gray)
-        gain = np.array(camera.gain, np.float32)[:, None, None] ** COLOR_SHIFT * exposure[rows, None, None, None]
-        light = (gain * light).clip(0, 1) ** camera.gamma**COLOR_SHIFT
-        light += CLUTTER * camera.noise * rng.standard_normal(light.shape, np.float32)
+        light = gray + camera.saturation**severity.color * (light - gray)
+        gain = np.array(camera.gain, np.float32)[:, None, None] ** severity.color
+        gain = gain * np.exp(severity.color * exposure[rows, None, None, None])
+        light = (gain * light).clip(0, 1) ** camera.gamma**severity.color
+        light += severity.clutter * camera.noise * rng.standard_normal(light.shape, np.float32)
         images[rows] = (255 * light.clip(0, 1) + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
     return images

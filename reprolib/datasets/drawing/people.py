@@ -98,3 +98,11 @@ def draw_people(count: int, rng: np.random.Generator) -> People:
         bag=pick(BAGS),
         side=rng.choice([-1.0, 1.0], count),
     )
+
+
+def describe(people: People) -> np.ndarray:
+    """What can be named of each, (n, k) float32 of mean 0 and deviation 1: colors of garments, and kinds of things."""
+    colors = [people.upper, people.accent, people.lower, people.shoes, people.hair]
+    kinds = [(people.pattern, PATTERNS), (people.bottom, BOTTOMS), (people.carried, CARRIED), (people.style, STYLES)]
+    answers = np.concatenate(colors + [kind[:, None] == names for kind, names in kinds], axis=1).astype(np.float32)
+    return (answers - answers.mean(0)) / answers.std(0).clip(0.05)

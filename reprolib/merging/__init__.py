@@ -1,0 +1,47 @@
+"""One clustering stage: features and pseudo-labels in, pseudo-labels with m clusters fewer out.
+
+The ranking is exact: distances are float64's, what differs by rounding alone is equal, and ties go to the smaller
+labels, so block size, threads and device don't change the result.
+"""
+
+import torch
+from torch import Tensor
+
+from reprolib.merging.clusters import Clusters
+from reprolib.merging.ranked_again import merge_ranked_again
+from reprolib.merging.ranked_once import merge_ranked_once
+from reprolib.recipe import Criterion
+
+
+@torch.no_grad()
+def merge_clusters(features: Tensor, pseudo_labels: Tensor, *, criterion: Criterion, merges_per_stage: int) -> Tensor:
+    """Merge the closest clusters until there are ``merges_per_stage`` fewer; BUC Section 3.2, DBC Algorithm 1.
+
+    ``features`` (N, d), unit rows, float32 or float64; ``pseudo_labels`` (N,) int64 in [0, C), no cluster empty.
+    Returns (N,) int64 in [0, C − m), on the same device: the smaller label survives a merge, and new labels count up
+    in the order of the surviving ones. Raises ValueError on anything else, and if C ≤ m.
+    """
+    sizes = _check(features, pseudo_labels, merges_per_stage)
+    clusters = Clusters(features[torch.argsort(pseudo_labels, stable=True)], sizes, criterion)
+    merge = merge_ranked_once if criterion.ranking == "once" else merge_ranked_again
+    survivor = torch.tensor(merge(clusters, merges_per_stage), device=pseudo_labels.device)  # (C,) labels
+    return torch.unique(survivor, return_inverse=True)[1][pseudo_labels]
+
+
+def _check(features: Tensor, pseudo_labels: Tensor, merges_per_stage: int) -> Tensor:
+    """Cluster sizes (C,), or ValueError."""
+    if features.ndim != 2 or len(features) == 0 or features.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"features must be (N, d) float32 or float64, not {tuple(features.shape)} {features.dtype}")
+    if pseudo_labels.shape != features.shape[:1] or pseudo_labels.dtype != torch.int64:
+        got = f"{tuple(pseudo_labels.shape)} {pseudo_labels.dtype}"
+        raise ValueError(f"pseudo_labels must be ({len(features)},) int64, not {got}")
+    if pseudo_labels.device != features.device:
+        raise ValueError(f"features are on {features.device}, pseudo_labels on {pseudo_labels.device}")
+    if not torch.isfinite(torch.stack(torch.aminmax(features))).all():  # NaN wins in both
+        raise ValueError("features must be finite")
+    low, high = (int(v) for v in torch.aminmax(pseudo_labels))
+    if low < 0 or high >= len(features) or (torch.bincount(pseudo_labels) == 0).any():
+        raise ValueError("pseudo_labels must be 0, 1, ..., C - 1, each of at least one image")
+    if not 0 < merges_per_stage <= high:
+        raise ValueError(f"merges_per_stage={merges_per_stage}: {high + 1} clusters allow 1 to {high}")
+    return torch.bincount(pseudo_labels)

@@ -1,0 +1,59 @@
+"""A stand-in for ImageNet on the embedded datasets: a backbone that has learned to name garments on studio pictures.
+
+The papers start from a network that knows pictures in general. One from random weights tells cameras by their
+backgrounds, never finds the same person in two of them, and has nothing to merge.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from reprolib import paths
+from reprolib.datasets.synthetic import load_catalogue
+from reprolib.images import crop_and_resize, load_images, random_boxes
+from reprolib.model import load_backbone
+from reprolib.state import locked
+
+EPOCHS, BATCH_SIZE, PEAK_RATE = 3, 32, 0.1
+
+
+def catalogue_weights(backbone: str, *, image_size: tuple[int, int]) -> Path:
+    """Weights file of a backbone pretrained on the catalogue: made once (half a minute on one core), then kept."""
+    height, width = image_size
+    file = paths.CACHE / f"catalogue-{backbone}-{height}x{width}.safetensors"
+    with locked(file):
+        if not file.exists():
+            state = {k: v.contiguous() for k, v in pretrain(backbone, image_size).state_dict().items()}
+            partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+            save_file(state, partial)
+            partial.replace(file)
+    return file
+
+
+def pretrain(backbone: str, image_size: tuple[int, int]) -> nn.Module:
+    """A torchvision network, trained on the CPU to say from a studio picture what the person wears."""
+    pictures, answers = load_catalogue(image_size=image_size)
+    images, answers = load_images(pictures, image_size), torch.from_numpy(answers)
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        network, stem, body, width = load_backbone(backbone, "none")
+        head = nn.Linear(width, answers.shape[1])
+    parameters = [*stem.parameters(), *body.parameters(), *head.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    steps = len(answers) // BATCH_SIZE
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=EPOCHS * steps)
+    for _ in range(EPOCHS):
+        for index in torch.randperm(len(answers), generator=generator)[: steps * BATCH_SIZE].split(BATCH_SIZE):
+            boxes = random_boxes(images, index, generator=generator)
+            flip = torch.rand(len(index), generator=generator) < 0.5
+            batch = crop_and_resize(images.pixels[index], boxes, flip, image_size)
+            loss = (head(body(stem(batch)).mean((2, 3))) - answers[index]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network

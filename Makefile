@@ -3,10 +3,11 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 
-.PHONY: help setup reproduce test format lock clean
+.PHONY: help setup reproduce test notebooks format lock clean
 help:
 	@echo "make reproduce   run every notebook on the embedded data set, print each claim with its verdict"
 	@echo "make test        format, lint, unit tests, stored notebooks"
+	@echo "make notebooks   run the stored notebooks again in place, to renew their outputs"
 	@echo "make format      let ruff format and mend what it can"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
 
@@ -27,6 +28,9 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval notebooks
+
+notebooks: setup
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 format: setup
 	$(BIN)/ruff format .

@@ -28,6 +28,12 @@ CUDA = pytest.param(
 )
 
 
+@pytest.fixture(autouse=True)
+def float32_bounds_are_used_however_small_the_stage(monkeypatch):
+    """Else a stage of a test's size is ranked in float64 at once, which is quicker."""
+    monkeypatch.setattr(ranked_once, "PAIR_COST", 0)
+
+
 def golden(pattern):
     files = sorted(GOLDEN.glob(pattern))
     assert files, pattern
@@ -181,6 +187,16 @@ def test_named_recipes_match_reference_at_a_larger_size(name, num_clusters):
     assert fast.tolist() == slow
 
 
+@pytest.mark.parametrize("update", ["eq7", "exact"])
+@pytest.mark.parametrize("linkage", ["minimum", "maximum", "centroid"])
+def test_dispersion_is_the_average_distance_whatever_the_linkage(linkage, update):
+    features, labels = people(40, identities=4), some_labels(40, 35)
+    criterion = Criterion(linkage, "dispersion", 0.5, ranking="each_merge", dispersion_update=update)
+    fast = merge_clusters(features, labels, criterion=criterion, merges_per_stage=25)
+    slow = reference.merge_clusters(features.tolist(), labels.tolist(), criterion=criterion, merges_per_stage=25)
+    assert fast.tolist() == slow
+
+
 def test_a_float32_matrix_gives_the_merges_of_a_float64_one(monkeypatch):
     features, labels = people(400), some_labels(400, 300)
     in_double = merge_clusters(features, labels, criterion=DBC.criterion, merges_per_stage=100)
@@ -236,11 +252,32 @@ def test_of_identical_images_the_smallest_labels_merge(name):
     assert ours.tolist() == [0, 0, 0, 1, 2, 3]
 
 
-def test_equal_features_tie_whatever_their_rounding():
-    # Three pairs of twins: the twins of smallest labels are merged, not those whose products round best.
-    features = people(3, dim=2048, identities=3).repeat(2, 1)
-    ours = merge_clusters(features, torch.arange(6), criterion=BUC.criterion, merges_per_stage=1)
-    assert ours.tolist() == [0, 1, 2, 0, 3, 4]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMED)
+def test_of_equal_features_those_of_smallest_labels_merge(name, dtype):
+    # Five pairs of twins, (0, 5), (1, 6), …, whose products do not all round alike.
+    features = people(5, dim=2048, identities=5, dtype=dtype).repeat(2, 1)
+    ours = merge_clusters(features, torch.arange(10), criterion=NAMED[name], merges_per_stage=2)
+    assert ours.tolist() == [0, 1, 2, 3, 4, 0, 1, 5, 6, 7]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMED)
+def test_distances_that_differ_by_rounding_alone_tie(name, dtype):
+    # Ten pairs, (0, 10), (1, 11), …, each the first with its coordinates in another order: sums in another order.
+    generator = torch.Generator().manual_seed(0)
+    pair = torch.nn.functional.normalize(torch.tensor([[1.0], [1.3]]) + torch.randn(1, 256, generator=generator))
+    orders = [torch.randperm(256, generator=generator) for _ in range(10)]
+    features = torch.cat([image[order][None] for image in pair for order in orders]).to(dtype)
+    ours = merge_clusters(features, torch.arange(20), criterion=NAMED[name], merges_per_stage=1)
+    assert ours.tolist() == [*range(10), 0, *range(10, 19)]
+
+
+def test_a_union_that_ties_with_an_older_pair_is_placed_by_its_own_label():
+    # 1 and 3 merge first; 0 is then at 40 degrees from 1 ∪ 3 as it was from 2 all along.
+    criterion = Criterion("minimum", ranking="each_merge")
+    ours = merge_clusters(on_circle(0, 55, -40, 40), torch.arange(4), criterion=criterion, merges_per_stage=2)
+    assert ours.tolist() == [0, 0, 1, 0]
 
 
 def test_follow_allows_chains_and_skip_does_not():
@@ -388,7 +425,8 @@ def test_products_of_less_than_float32_precision_are_noticed(monkeypatch):
     fast = merge_clusters(features, torch.arange(80), criterion=BUC.criterion, merges_per_stage=30)
     slow = reference.merge_clusters(features.tolist(), list(range(80)), criterion=BUC.criterion, merges_per_stage=30)
     assert fast.tolist() == slow
-    assert torch.float64 in seen
+    assert seen[0] == torch.float32
+    assert seen[-1] == torch.float64
 
 
 def test_a_stage_never_holds_all_pairs():

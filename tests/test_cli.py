@@ -1,5 +1,6 @@
 """The command line: what it says when all is well, and when it is not."""
 
+import nbformat
 import pytest
 from typer.testing import CliRunner
 
@@ -62,20 +63,28 @@ def test_check_data_fails_where_there_is_nothing_and_says_where_to_get_it(tmp_pa
     assert "source:" in result.output
 
 
-def test_unknown_notebooks_and_parameters_are_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match="00_tour"):
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Put two small notebooks in place of the real ones, the second of which fails."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    for name, source in {"01_good": "print(seeds)", "02_bad": "raise RuntimeError('boom')"}.items():
+        parameters = nbformat.v4.new_code_cell('source = "stored"\nseeds = [0]', metadata={"tags": ["parameters"]})
+        notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    return tmp_path
+
+
+def test_unknown_notebooks_and_parameters_are_refused_with_those_that_exist(shelf):
+    with pytest.raises(ValueError, match="01_good, 02_bad"):
         batch.select(["77"])
-    with pytest.raises(ValueError, match=r"there are .*seeds"):
-        batch.reproduce(batch.select(["04"]), {"sedes": "[0]"})
+    with pytest.raises(ValueError, match="there are seeds, source"):
+        batch.reproduce(batch.select([]), {"sedes": "[0]"})
 
 
-def test_a_notebook_that_fails_is_named_and_the_others_still_run(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        batch,
-        "execute",
-        lambda notebook, *a, **k: calls.append(notebook) or ("boom" if "00" in notebook.name else None),
-    )
-    failures = batch.reproduce(batch.select(["00", "02"]), {}, results=tmp_path)
-    assert failures == {"00_tour.ipynb": "boom"}
-    assert len(calls) == 2
+def test_a_notebook_that_fails_is_named_and_the_others_still_run_with_their_parameters(shelf):
+    failures = batch.reproduce(batch.select([]), {"seeds": "[0, 1]"}, results=shelf / "results")
+    assert list(failures) == ["02_bad.ipynb"]
+    assert "boom" in failures["02_bad.ipynb"]
+    good = nbformat.read(shelf / "results" / "executed" / "01_good.ipynb", as_version=4)
+    assert good.cells[-1].outputs[0].text == "[0, 1]\n"

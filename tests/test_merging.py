@@ -187,6 +187,17 @@ def test_named_recipes_match_reference_at_a_larger_size(name, num_clusters):
     assert fast.tolist() == slow
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["buc", "buc_released", "dbc_released"])
+def test_a_ranking_cut_short_is_the_best_of_the_whole(name, dtype, monkeypatch):
+    # 80 pairs are kept of 11,175, 40 of which merge.
+    monkeypatch.setattr(ranked_once, "PAIRS_PER_MERGE", 2)
+    features, labels = people(180, dim=6, dtype=dtype), some_labels(180, 150)
+    fast = merge_clusters(features, labels, criterion=NAMED[name], merges_per_stage=40)
+    slow = reference.merge_clusters(features.tolist(), labels.tolist(), criterion=NAMED[name], merges_per_stage=40)
+    assert fast.tolist() == slow
+
+
 @pytest.mark.parametrize("update", ["eq7", "exact"])
 @pytest.mark.parametrize("linkage", ["minimum", "maximum", "centroid"])
 def test_dispersion_is_the_average_distance_whatever_the_linkage(linkage, update):

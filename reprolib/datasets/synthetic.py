@@ -1,8 +1,8 @@
 """The embedded datasets: drawn people before six cameras, split by the protocols of Market-1501 and MARS.
 
-No file is read and nobody real is shown. A person walks past a camera, and that pass is filmed: a burst of images of
-"synthetic", a tracklet of "synthetic-video". Images of one pass look alike, other cameras shift color, view and
-sharpness, and most garments are shared by several people, so that color alone does not tell them apart.
+No file is read and nobody real is shown. A person walks past a camera, and that pass is filmed: an image of "synthetic",
+a tracklet of "synthetic-video". Cameras shift color, view and sharpness, and most garments are shared by several
+people, so that color alone does not tell them apart.
 """
 
 from dataclasses import replace
@@ -19,7 +19,6 @@ from reprolib.datasets.drawing.people import People, describe, draw_people
 from reprolib.datasets.drawing.scenes import PLATE_MARGIN, PLATE_WIDTH
 from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
 
-BURST = 5  # images of one pass, at most
 TAIL = 0.6  # standard deviation of the logarithm of samples an identity, as long-tailed as DBC Fig. 1
 
 
@@ -133,13 +132,8 @@ def _record(people: People, person: np.ndarray, camids: np.ndarray, *, is_video,
         num_frames = rng.integers(6, 13, len(person))
         frames = film(people, person, camids, num_frames, stride=0.5, image_size=image_size, severity=severity, rng=rng)
         return frames, np.concatenate([[0], np.cumsum(num_frames)])
-    changes = np.flatnonzero(np.diff(person * len(CAMERAS) + camids, prepend=-1))  # a pass is up to BURST samples
-    runs = np.diff(changes, append=len(person))
-    first = np.concatenate([np.arange(start, start + run, BURST) for start, run in zip(changes, runs, strict=True)])
-    num_frames = np.diff(first, append=len(person))
-    frames = film(
-        people, person[first], camids[first], num_frames, stride=1.9, image_size=image_size, severity=severity, rng=rng
-    )
+    once = np.ones(len(person), int)
+    frames = film(people, person, camids, once, stride=0.0, image_size=image_size, severity=severity, rng=rng)
     return frames, np.arange(len(person) + 1)
 
 

@@ -18,7 +18,7 @@ class Severity:
     clutter: float  # what hides a person: blur, noise, obstacles, passers-by, imperfect boxes
 
 
-STREET = Severity(color=0.4, scenery=0.45, clutter=1.0)
+STREET = Severity(color=0.4, scenery=0.15, clutter=1.0)
 STUDIO = Severity(color=0.0, scenery=0.0, clutter=0.0)
 STONE = (0.56, 0.55, 0.52)  # mean color of every scene, so that a camera is not told by its background's color alone
 

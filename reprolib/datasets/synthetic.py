@@ -1,8 +1,8 @@
 """The embedded datasets: drawn people before six cameras, split by the protocols of Market-1501 and MARS.
 
-No file is read and nobody real is shown. A person walks past a camera, and that pass is filmed: an image of "synthetic",
-a tracklet of "synthetic-video". Cameras shift color, view and sharpness, and most garments are shared by several
-people, so that color alone does not tell them apart.
+No file is read and nobody real is shown. A person walks past a camera, and that pass is filmed: an image of
+"synthetic", a tracklet of "synthetic-video". Cameras shift color, view and sharpness, and most garments are shared by
+several people, so that color alone does not tell them apart.
 """
 
 from dataclasses import replace

@@ -25,7 +25,10 @@ def main() -> None:
 @app.command()
 def run(
     recipe: Annotated[
-        str, typer.Option(help="buc, dbc, oim, buc_released, dbc_released, buc_unregularized, dbc_unregularized, supervised")
+        str,
+        typer.Option(
+            help="buc, dbc, oim, buc_released, dbc_released, buc_unregularized, dbc_unregularized, supervised"
+        ),
     ],
     dataset: Annotated[
         str, typer.Option(help="synthetic, synthetic-video, market1501, dukemtmc-reid, mars, ...")

@@ -100,8 +100,8 @@ def _turns(labels: np.ndarray, by_label: np.ndarray) -> tuple[np.ndarray, list[i
     return by_label[np.lexsort((-count, turn))], np.bincount(turn).tolist()
 
 
-def cluster_means(embeddings: Tensor, pseudo_labels: Tensor, *, normalize: bool) -> Tensor:
-    """Mean embedding of every cluster (C, d), for a table's start; with ``normalize`` brought to unit length.
+def cluster_means(embeddings: Tensor, pseudo_labels: Tensor) -> Tensor:
+    """Mean embedding of every cluster (C, d), for a table's start.
 
     ``embeddings`` is (N, d), ``pseudo_labels`` (N,) int64 on any device, compact in [0, C). Released code: DBC starts
     a stage with the means, not normalized, of the clusters *before* the merge, so that row k is not label k's.
@@ -116,5 +116,4 @@ def cluster_means(embeddings: Tensor, pseudo_labels: Tensor, *, normalize: bool)
     if (counts == 0).any():
         raise ValueError(f"no image has label {int(counts.argmin())}: labels must be compact")
     by_label = embeddings.detach()[pseudo_labels.argsort(stable=True)]
-    means = torch.segment_reduce(by_label, "mean", lengths=counts, axis=0)
-    return F.normalize(means, dim=1) if normalize else means
+    return torch.segment_reduce(by_label, "mean", lengths=counts, axis=0)

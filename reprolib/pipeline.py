@@ -247,7 +247,7 @@ class _Run:
     def _start_table(self, embeddings: Tensor, *, old: Tensor, new: Tensor) -> None:
         if self.recipe.table_start != "zeros":
             labels = old if self.recipe.table_start == "stale_means" else new
-            self.table_start = cluster_means(embeddings, labels.to(self.device), normalize=False)
+            self.table_start = cluster_means(embeddings, labels.to(self.device))
 
     def _stage_folder(self, stage: int) -> Path:
         return self.folder / f"stage_{stage:02}"

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def provenance(device: torch.device) -> dict:
         "precision": "float32",
         "versions": {"python": platform.python_version(), **{n: version(n) for n in names}, "cuda": torch.version.cuda},
         "commit": _commit(),
+        "date": datetime.now(UTC).date().isoformat(),
         "average_precision": "mAP: trapezoid, as both papers; mAP_step: step sum, as most libraries",
     }
 

@@ -90,6 +90,7 @@ def make_optimizer(model: Model, recipe: Recipe) -> torch.optim.SGD:
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=True,
+        fused=True,
     )
 
 

@@ -98,7 +98,7 @@ def test_the_record_carries_its_provenance_and_no_path(tiny_split):
     assert content["settings"]["backbone"] == "resnet18"
     assert content["settings"]["recipe"]["criterion"]["regularizer_weight"] == 0.003
     assert content["settings"]["recipe"]["selection"] == "test"
-    for field in ("device", "threads", "versions", "commit", "seconds", "average_precision", "precision"):
+    for field in ("device", "threads", "versions", "commit", "date", "seconds", "average_precision", "precision"):
         assert content["provenance"][field]
     assert asdict(load_record(paths.RUNS / f"{record.name}.json")) == asdict(record)
     labels = np.load(paths.LABELS / f"{record.name}.npz")["pseudo_labels"]

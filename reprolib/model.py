@@ -46,7 +46,7 @@ class Model(nn.Module):
         self.head = nn.Sequential(*layers[:-1])
         self.dropout = nn.Dropout(recipe.dropout)
         self.dropout_position = recipe.dropout_position
-        self.to(memory_format=torch.channels_last)
+        self.backbone, self.layout = backbone, torch.contiguous_format
         for parameter in self.stem.parameters():
             parameter.requires_grad_(not freeze_stem)
 
@@ -57,9 +57,14 @@ class Model(nn.Module):
             self.stem.eval()
         return self
 
+    def place(self, device: torch.device) -> "Model":
+        """Move to a device, in the memory layout that is faster there."""
+        self.layout = memory_layout(self.backbone, device)
+        return self.to(device, memory_format=self.layout)
+
     def pool(self, frames: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, D), the mean over positions of the last feature map."""
-        return self.body(self.stem(frames)).mean((2, 3))
+        return self.body(self.stem(frames.contiguous(memory_format=self.layout))).mean((2, 3))
 
     def embed(self, pooled: Tensor) -> Output:
         """(B, D) pooled vectors, already the mean over a tracklet's frames -> embedding and feature.
@@ -76,8 +81,13 @@ class Model(nn.Module):
     def forward(self, images: Tensor) -> Output:
         """(B, T, 3, H, W) -> Output; the mean over T frames is taken before the head."""
         batch, length = images.shape[:2]
-        frames = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return self.embed(self.pool(frames).view(batch, length, -1).mean(1))
+        return self.embed(self.pool(images.flatten(0, 1)).view(batch, length, -1).mean(1))
+
+
+def memory_layout(backbone: str, device: torch.device) -> torch.memory_format:
+    """Channels last, but for a ResNet on a CPU: a fifth faster the other way, since its last maps are so narrow."""
+    plain = device.type == "cpu" and backbone.startswith("resnet")
+    return torch.contiguous_format if plain else torch.channels_last
 
 
 class Backbone(NamedTuple):

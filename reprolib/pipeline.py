@@ -110,7 +110,7 @@ def run(
             torch.manual_seed(seed)
             model = Model(recipe, backbone=backbone, weights=weights, freeze_stem=split.is_video)
         data = prepare(split, image_size, device=device)
-        return _Run(recipe, data, model.to(device), settings, device).finish()
+        return _Run(recipe, data, model.place(device), settings, device).finish()
 
 
 class _Run:

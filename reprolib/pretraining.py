@@ -14,7 +14,7 @@ from torch import nn
 from reprolib import paths
 from reprolib.datasets.synthetic import load_catalogue
 from reprolib.images import crop_and_resize, load_images, random_boxes
-from reprolib.model import load_backbone
+from reprolib.model import load_backbone, memory_layout
 from reprolib.state import locked
 
 EPOCHS, BATCH_SIZE, PEAK_RATE = 3, 32, 0.1
@@ -42,6 +42,8 @@ def pretrain(backbone: str, image_size: tuple[int, int]) -> nn.Module:
         torch.manual_seed(0)
         network, stem, body, width = load_backbone(backbone, "none")
         head = nn.Linear(width, answers.shape[1])
+    layout = memory_layout(backbone, torch.device("cpu"))
+    network.to(memory_format=layout)
     parameters = [*stem.parameters(), *body.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)
     steps = len(answers) // BATCH_SIZE
@@ -50,7 +52,7 @@ def pretrain(backbone: str, image_size: tuple[int, int]) -> nn.Module:
         for index in torch.randperm(len(answers), generator=generator)[: steps * BATCH_SIZE].split(BATCH_SIZE):
             boxes = random_boxes(images, index, generator=generator)
             flip = torch.rand(len(index), generator=generator) < 0.5
-            batch = crop_and_resize(images.pixels[index], boxes, flip, image_size)
+            batch = crop_and_resize(images.pixels[index], boxes, flip, image_size).contiguous(memory_format=layout)
             loss = (head(body(stem(batch)).mean((2, 3))) - answers[index]).square().mean()
             optimizer.zero_grad()
             loss.backward()

@@ -1,9 +1,12 @@
 """Images -> features, in eval mode and at a large batch."""
 
+from copy import deepcopy
+from itertools import pairwise
+
 import numpy as np
 import torch
-from torch import Tensor
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from reprolib.images import Images, crop_and_resize, whole_boxes
 from reprolib.model import Model, Output
@@ -51,5 +54,10 @@ def _resized(images: Images, index: Tensor, image_size: tuple[int, int], device:
 
 def _folded(model: Model):
     """``model.pool`` with each BatchNorm folded into its convolution: nearly twice as fast on a CPU."""
-    stem, body, layout = fuse(model.stem), fuse(model.body), model.layout
-    return lambda frames: body(stem(frames.contiguous(memory_format=layout))).mean((2, 3))
+    copy = deepcopy(model)
+    for parent in copy.modules():
+        for (name, convolution), (norm_name, norm) in pairwise(parent.named_children()):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
+                setattr(parent, norm_name, nn.Identity())
+    return copy.to(memory_format=model.layout).pool

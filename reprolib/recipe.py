@@ -76,6 +76,15 @@ class Recipe:
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} must be positive")
 
+    def with_weight(self, weight: float) -> "Recipe":
+        """The same with another λ (BUC Fig. 3a, DBC Fig. 4); the name says so."""
+        criterion = replace(self.criterion, regularizer_weight=weight)
+        return replace(self, name=f"{self.name}_weight_{weight:g}", criterion=criterion)
+
+    def with_linkage(self, linkage: str) -> "Recipe":
+        """The same with another linkage (BUC Table 3); the name says so."""
+        return replace(self, name=f"{self.name}_{linkage}", criterion=replace(self.criterion, linkage=linkage))
+
     def merges_per_stage(self, num_tracklets: int) -> int:
         """``m`` of BUC Section 3.2: ``int(N * mp)``, and at least 1."""
         return max(1, int(num_tracklets * self.merge_percent))

@@ -1,48 +1,56 @@
 """Records on disk, the papers' numbers, and what may be concluded: compare(), verdict(), provenance()."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import mean, stdev
 
 import numpy as np
 import pandas as pd
 
 from reprolib import paths
+from reprolib.claims import (
+    Claim,
+    ahead_from,
+    by_seed,
+    close,
+    column,
+    columns,
+    conclude,
+    declines,
+    earlier,
+    gradual,
+    higher,
+    is_of,
+    judge,
+    rises,
+    scorecard,
+    verdict,
+)
 from reprolib.pipeline import NETWORKS, PAPERS_NETWORK, run
 from reprolib.recipe import Recipe
-from reprolib.record import RecordError, RunRecord, load_record, write_json
+from reprolib.record import RecordError, RunRecord, load_record
 
-Margins = Callable[[list[RunRecord]], list[float]]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of a paper, and by how much it holds in each seed (positive: it holds)."""
-
-    text: str
-    margins: Margins
-
-
-def higher(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which one recipe's kept stage exceeds another's, seed by seed."""
-
-    def margins(records: list[RunRecord]) -> list[float]:
-        a, b = (_by_seed(records, recipe) for recipe in (better, worse))
-        return [100 * (a[seed].best[metric] - b[seed].best[metric]) for seed in sorted(a.keys() & b.keys())]
-
-    return margins
-
-
-def rises(recipe: Recipe, metric: str = "rank-1") -> Margins:
-    """Points from the first stage, before any merge, to the stage kept."""
-
-    def margins(records: list[RunRecord]) -> list[float]:
-        chosen = _by_seed(records, recipe)
-        return [100 * (chosen[seed].best[metric] - chosen[seed].curve(metric)[0]) for seed in sorted(chosen)]
-
-    return margins
+__all__ = [
+    "Claim",
+    "ahead_from",
+    "close",
+    "compare",
+    "conclude",
+    "declines",
+    "earlier",
+    "gradual",
+    "higher",
+    "judge",
+    "load_or_run",
+    "percent",
+    "provenance",
+    "pseudo_labels",
+    "published",
+    "rises",
+    "scorecard",
+    "stored",
+    "tidy",
+    "verdict",
+]
 
 
 def load_or_run(
@@ -86,36 +94,8 @@ def stored(recipes: Sequence[Recipe], *, other_than: str | None = None) -> list[
         record
         for recipe in recipes
         for record in records
-        if _is_of(record, recipe) and record.settings["dataset"] != other_than
+        if is_of(record, recipe) and record.settings["dataset"] != other_than
     ]
-
-
-def _is_of(record: RunRecord, recipe: Recipe) -> bool:
-    """Same settings; one that is newer than the record counts by its default, which is what the record ran with."""
-    defaults = {f.name: f.default for f in fields(Recipe)}
-    return defaults | record.settings["recipe"] == asdict(recipe)
-
-
-def _by_seed(records: list[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:
-    return {r.settings["seed"]: r for r in records if _is_of(r, recipe)}
-
-
-def column(record: RunRecord) -> str:
-    """What a record's numbers stand under: dataset, backbone and image size, which are never mixed."""
-    s = record.settings
-    subset = f", {s['identities']} identities" if s["identities"] else ""
-    height, width = s["image_size"]
-    weights = s["weights"].split()[0]
-    pretrained = {"none": "from scratch"}.get(weights, "ImageNet" if "imagenet" in weights.lower() else weights)
-    return f"{s['dataset']}{subset} · {s['backbone']} {pretrained} {height}×{width}"
-
-
-def columns(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Records by the column that they stand under, in the order given."""
-    found: dict[str, list[RunRecord]] = {}
-    for record in records:
-        found.setdefault(column(record), []).append(record)
-    return found
 
 
 def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
@@ -172,7 +152,7 @@ def compare(
     for name, members in columns(records).items():
         for metric in metrics:
             table[f"ours: {name}", metric] = [
-                _summary([r.best[metric] for r in _by_seed(members, methods[m]).values()]) if m in methods else ""
+                _summary([r.best[metric] for r in by_seed(members, methods[m]).values()]) if m in methods else ""
                 for m in index
             ]
     table.columns = pd.MultiIndex.from_tuples(table.columns)
@@ -192,52 +172,6 @@ def _summary(fractions: list[float]) -> str:
         return ""
     spread = f" ± {100 * stdev(fractions):.1f} ({len(fractions)})" if len(fractions) > 1 else " (1)"
     return f"{100 * mean(fractions):.1f}{spread}"
-
-
-def judge(margins: list[float]) -> str:
-    """Reproduced: it holds in every seed; partly: on average; not reproduced; not attempted: no run."""
-    if not margins:
-        return "not attempted"
-    if min(margins) > 0:
-        return "reproduced"
-    return "partly" if mean(margins) > 0 else "not reproduced"
-
-
-def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expected: str, source: str = "stored") -> None:
-    """Print the claim's verdict in each column, and keep it for the scorecard.
-
-    Over several columns: reproduced if it is in all, not reproduced if in none, else partly.
-
-    Raises:
-        ValueError: the stored records give another verdict than the notebook expects.
-    """
-    rows = []
-    for name, members in columns(records).items():
-        margins = claim.margins(members)
-        if margins:
-            holds = sum(m > 0 for m in margins)
-            rows.append({"column": name, "verdict": judge(margins), "margin": round(mean(margins), 2)})
-            rows[-1] |= {"holds": holds, "seeds": len(margins)}
-    found = {row["verdict"] for row in rows} or {"not attempted"}
-    overall = found.pop() if len(found) == 1 else "partly"
-    print(f"{overall.upper()}: {claim.text}")
-    for r in rows:
-        print(
-            f"  {r['verdict']} on {r['column']}: {r['margin']:+.1f} points, holds in {r['holds']} of {r['seeds']} seeds"
-        )
-    if source == "stored" and overall != expected:
-        raise ValueError(
-            f"the stored records give {overall!r}, the notebook says {expected!r}: read it anew, then mend it"
-        )
-    slug = "".join(c if c.isalnum() else "_" for c in f"{exhibit} {claim.text}".lower())[:80]
-    content = {"exhibit": exhibit, "claim": claim.text, "verdict": overall, "columns": rows}
-    write_json(paths.VERDICTS / f"{slug}.json", content)
-
-
-def scorecard(folder: Path) -> pd.DataFrame:
-    """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict."""
-    rows = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
-    return pd.DataFrame(rows, columns=["exhibit", "claim", "verdict"])
 
 
 def provenance(records: Sequence[RunRecord]) -> pd.DataFrame:

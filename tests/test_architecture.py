@@ -12,7 +12,7 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state"},
     {"extraction", "merging", "pretraining", "training"},
-    {"pipeline"},
+    {"pipeline", "claims"},
     {"results", "figures"},
     {"batch"},
     {"cli"},

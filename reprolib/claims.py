@@ -1,0 +1,176 @@
+"""Sentences of the papers, by how much each holds in the records, and the verdict that follows."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from reprolib import paths
+from reprolib.recipe import Recipe
+from reprolib.record import RunRecord, write_json
+
+Margins = Callable[[list[RunRecord]], list[float]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper, and by how much it holds in each seed (positive: it holds)."""
+
+    text: str
+    margins: Margins
+    unit: str = "points"  # of the margins
+
+
+def higher(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
+    """Points by which one recipe's kept stage exceeds another's, seed by seed."""
+    return _in_pairs(better, worse, lambda a, b: 100 * (a.best[metric] - b.best[metric]))
+
+
+def close(one: Recipe, other: Recipe, *, within: float, metric: str = "rank-1") -> Margins:
+    """``within`` points less the distance of the kept stages of two recipes."""
+    return _in_pairs(one, other, lambda a, b: within - 100 * abs(a.best[metric] - b.best[metric]))
+
+
+def earlier(first: Recipe, second: Recipe) -> Margins:
+    """Stages by which one recipe's best comes before another's."""
+    return _in_pairs(first, second, lambda a, b: b.selected - a.selected)
+
+
+def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
+    """Points by which one recipe leads another on average from a stage on (DBC Fig. 5)."""
+
+    def lead(a: RunRecord, b: RunRecord) -> float:
+        return 100 * float(np.mean(np.subtract(a.curve(metric)[stage:], b.curve(metric)[stage:])))
+
+    return _in_pairs(better, worse, lead)
+
+
+def rises(recipe: Recipe, metric: str = "rank-1") -> Margins:
+    """Points from the first stage, before any merge, to the stage kept."""
+    return _in_each(recipe, lambda r: 100 * (r.best[metric] - r.curve(metric)[0]))
+
+
+def declines(recipe: Recipe, metric: str = "rank-1") -> Margins:
+    """Points from the stage kept down to the last one."""
+    return _in_each(recipe, lambda r: 100 * (r.best[metric] - r.curve(metric)[-1]))
+
+
+def gradual(recipe: Recipe, metric: str = "rank-1", *, at_least: float = 0.8) -> Margins:
+    """Spearman's rank correlation of metric and stage, up to the stage kept, less ``at_least``."""
+
+    def excess(record: RunRecord) -> float:
+        curve = record.curve(metric)[: record.selected + 1]
+        return float(spearmanr(range(len(curve)), curve).statistic) - at_least if len(set(curve)) > 1 else -at_least
+
+    return _in_each(recipe, excess)
+
+
+def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord], float]) -> Margins:
+    def margins(records: list[RunRecord]) -> list[float]:
+        a, b = by_seed(records, one), by_seed(records, other)
+        return [margin(a[seed], b[seed]) for seed in sorted(a.keys() & b.keys())]
+
+    return margins
+
+
+def _in_each(recipe: Recipe, margin: Callable[[RunRecord], float]) -> Margins:
+    def margins(records: list[RunRecord]) -> list[float]:
+        chosen = by_seed(records, recipe)
+        return [margin(chosen[seed]) for seed in sorted(chosen)]
+
+    return margins
+
+
+def is_of(record: RunRecord, recipe: Recipe) -> bool:
+    """Same settings; one that is newer than the record counts by its default, which is what the record ran with."""
+    defaults = {f.name: f.default for f in fields(Recipe)}
+    return defaults | record.settings["recipe"] == asdict(recipe)
+
+
+def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:
+    """The records of a recipe."""
+    return {r.settings["seed"]: r for r in records if is_of(r, recipe)}
+
+
+def column(record: RunRecord) -> str:
+    """What a record's numbers stand under: dataset, backbone and image size, which are never mixed."""
+    s = record.settings
+    subset = f", {s['identities']} identities" if s["identities"] else ""
+    height, width = s["image_size"]
+    weights = s["weights"].split()[0]
+    pretrained = {"none": "from scratch"}.get(weights, "ImageNet" if "imagenet" in weights.lower() else weights)
+    return f"{s['dataset']}{subset} · {s['backbone']} {pretrained} {height}×{width}"
+
+
+def columns(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Records by the column that they stand under, in the order given."""
+    found: dict[str, list[RunRecord]] = {}
+    for record in records:
+        found.setdefault(column(record), []).append(record)
+    return found
+
+
+def judge(margins: list[float]) -> str:
+    """Reproduced: it holds in every seed; partly: on average; not reproduced; not attempted: no run."""
+    if not margins:
+        return "not attempted"
+    if min(margins) > 0:
+        return "reproduced"
+    return "partly" if mean(margins) > 0 else "not reproduced"
+
+
+def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expected: str, source: str = "stored") -> None:
+    """Print the claim's verdict in each column, and keep it for the scorecard.
+
+    Raises:
+        ValueError: the stored records give another verdict than the notebook expects.
+    """
+    margins = {name: claim.margins(members) for name, members in columns(records).items()}
+    conclude(claim.text, margins, unit=claim.unit, exhibit=exhibit, expected=expected, source=source)
+
+
+def conclude(
+    text: str,
+    margins: dict[str, list[float]],
+    *,
+    exhibit: str,
+    expected: str,
+    unit: str = "points",
+    source: str = "stored",
+) -> None:
+    """The verdict on a claim from its margins in each column, one a seed; as ``verdict`` for claims without records.
+
+    Over several columns: reproduced if it is in all, not reproduced if in none, else partly.
+    """
+    rows = []
+    for name, values in margins.items():
+        if values:
+            holds = sum(m > 0 for m in values)
+            rows.append({"column": name, "verdict": judge(values), "margin": round(mean(values), 2)})
+            rows[-1] |= {"unit": unit, "holds": holds, "seeds": len(values)}
+    found = {row["verdict"] for row in rows} or {"not attempted"}
+    overall = found.pop() if len(found) == 1 else "partly"
+    print(f"{overall.upper()}: {text}")
+    for r in rows:
+        seeds = f", holds in {r['holds']} of {r['seeds']} seeds" if r["seeds"] > 1 else ", one seed"
+        amount = f"{r['margin']:+.1f}" if unit == "points" else f"{r['margin']:+.2f}"
+        print(f"  {r['verdict']} on {r['column']}: {amount} {unit}{seeds}")
+    if source == "stored" and overall != expected:
+        raise ValueError(
+            f"the stored records give {overall!r}, the notebook says {expected!r}: read it anew, then mend it"
+        )
+    slug = "".join(c if c.isalnum() else "_" for c in f"{exhibit} {text}".lower())[:80]
+    write_json(
+        paths.VERDICTS / f"{slug}.json", {"exhibit": exhibit, "claim": text, "verdict": overall, "columns": rows}
+    )
+
+
+def scorecard(folder: Path) -> pd.DataFrame:
+    """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict."""
+    rows = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    return pd.DataFrame(rows, columns=["exhibit", "claim", "verdict"])

@@ -27,7 +27,7 @@ def run(
     recipe: Annotated[
         str,
         typer.Option(
-            help="buc, dbc, oim, buc_released, dbc_released, buc_unregularized, dbc_unregularized, supervised"
+            help="buc, dbc, oim, buc_released, dbc_released, buc_unregularized, dbc_unregularized, dbc_one_layer_head, supervised"
         ),
     ],
     dataset: Annotated[

@@ -12,10 +12,15 @@ STORED_RUNS = ROOT / "results" / "runs"  # the records that the repository comes
 STORED_LABELS = ROOT / "results" / "labels"
 STATE = RESULTS / "state"  # weights and labels after every stage; not committed
 LABELS = RESULTS / "labels"  # pseudo-labels of every stage of a run; committed
+MAPS = RESULTS / "maps"  # t-SNE of the training features of a run's kept stage; committed
+STORED_MAPS = ROOT / "results" / "maps"
+DATASETS = RESULTS / "datasets"  # counts of a dataset, one JSON each; committed
+STORED_DATASETS = ROOT / "results" / "datasets"
 CACHE = DATA / "cache"  # decoded images; not committed
 EXECUTED = RESULTS / "executed"  # notebooks as papermill left them; not committed
 TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
+STORED_VERDICTS = ROOT / "results" / "verdicts"
 VERDICTS = RESULTS / "verdicts"  # what each notebook concluded, one JSON a claim
 
 

@@ -132,6 +132,9 @@ DBC_RELEASED = replace(
 BUC_UNREGULARIZED = replace(BUC, name="buc_unregularized", criterion=Criterion("minimum"))
 DBC_UNREGULARIZED = replace(DBC, name="dbc_unregularized", criterion=Criterion("average", ranking="each_merge"))
 
+# DBC's criterion on BUC's embedding head: what the paper's two layers of 1024 are worth.
+DBC_ONE_LAYER = replace(DBC, name="dbc_one_layer_head", embedding_dim=2048, embedding_layers=1)
+
 # What annotation would give: the same network and loss with true identities, for one long stage.
 SUPERVISED = replace(
     OIM, name="supervised", start="identities", stage_rule="first", first_stage_epochs=40, learning_rate_drop=30
@@ -139,5 +142,15 @@ SUPERVISED = replace(
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (BUC, DBC, OIM, BUC_RELEASED, DBC_RELEASED, BUC_UNREGULARIZED, DBC_UNREGULARIZED, SUPERVISED)
+    for recipe in (
+        BUC,
+        DBC,
+        OIM,
+        BUC_RELEASED,
+        DBC_RELEASED,
+        BUC_UNREGULARIZED,
+        DBC_UNREGULARIZED,
+        DBC_ONE_LAYER,
+        SUPERVISED,
+    )
 }

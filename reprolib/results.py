@@ -1,5 +1,6 @@
 """Records on disk, the papers' numbers, and what may be concluded: compare(), verdict(), provenance()."""
 
+import json
 from collections.abc import Sequence
 from statistics import mean, stdev
 
@@ -25,16 +26,20 @@ from reprolib.claims import (
     scorecard,
     verdict,
 )
+from reprolib.datasets import load_dataset, summarize
 from reprolib.pipeline import NETWORKS, PAPERS_NETWORK, run
 from reprolib.recipe import Recipe
-from reprolib.record import RecordError, RunRecord, load_record
+from reprolib.record import RecordError, RunRecord, load_record, write_json
 
 __all__ = [
     "Claim",
     "ahead_from",
     "close",
+    "column",
     "compare",
+    "compare_counts",
     "conclude",
+    "dataset_counts",
     "declines",
     "earlier",
     "gradual",
@@ -47,6 +52,7 @@ __all__ = [
     "published",
     "rises",
     "scorecard",
+    "stages",
     "stored",
     "tidy",
     "verdict",
@@ -120,6 +126,33 @@ def pseudo_labels(record: RunRecord) -> np.ndarray:
     raise RecordError(f"{record.name}: its labels are not stored; run it again with --fresh")
 
 
+def dataset_counts(names: Sequence[str], *, source: str = "stored", data_root: str | None = None) -> dict[str, dict]:
+    """``datasets.summarize`` of each: as stored in ``results/datasets``, or counted now ("run") and kept there."""
+    if source == "run":
+        for name in names:
+            write_json(paths.DATASETS / f"{name}.json", summarize(load_dataset(name, root=data_root)))
+    folder = paths.DATASETS if source == "run" else paths.STORED_DATASETS
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in names}
+
+
+def compare_counts(counts: dict[str, dict]) -> pd.DataFrame:
+    """DBC Table I as printed, and what is counted here: identities and samples of each set."""
+    paper, rows = published("DBC Table I"), {}
+    for name in dict.fromkeys([*paper["dataset"], *counts]):
+        own = paper[paper["dataset"] == name].set_index("metric")["value"]
+        row = {}
+        for part in ("train", "query", "gallery"):
+            for place, unit in enumerate(("ids", "samples")):
+                printed = own.get(f"{part}_{unit}", "")
+                here = counts[name]["counts"][part][place] if name in counts else ""
+                row[f"{part} {unit}", "paper"] = f"{int(float(printed)):,}" if printed != "" else ""
+                row[f"{part} {unit}", "here"] = f"{here:,}" if here != "" else ""
+        rows[name] = row
+    table = pd.DataFrame(rows).T
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
 def published(exhibit: str) -> pd.DataFrame:
     """The rows of ``data/published.csv`` of one table or figure, e.g. "BUC Table 1"."""
     table = pd.read_csv(paths.DATA / "published.csv", keep_default_na=False)
@@ -155,6 +188,21 @@ def compare(
                 _summary([r.best[metric] for r in by_seed(members, methods[m]).values()]) if m in methods else ""
                 for m in index
             ]
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> pd.DataFrame:
+    """Rank-1 and mAP at some stages, in percent: the paper's, and the mean over seeds of each column of ours."""
+    paper, table = published(exhibit), pd.DataFrame(index=pd.Index(at, name="stage"))
+    for metric in ("rank-1", "mAP"):
+        rows = paper[paper["metric"] == metric]
+        values = dict(zip(rows["setting"].str.removeprefix("stage="), rows["value"], strict=True))
+        table["paper: market1501", metric] = [values.get(str(stage), "") for stage in at]
+    for name, members in columns(records).items():
+        for metric in ("rank-1", "mAP"):
+            curves = [r.curve(metric) for r in members]
+            table[f"ours: {name}", metric] = [f"{100 * mean(c[stage] for c in curves):.1f}" for stage in at]
     table.columns = pd.MultiIndex.from_tuples(table.columns)
     return table
 

@@ -13,7 +13,7 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"datasets", "images", "model", "state"},
     {"extraction", "merging", "pretraining", "training"},
     {"pipeline", "claims"},
-    {"results", "figures"},
+    {"results", "figures", "maps"},
     {"batch"},
     {"cli"},
 ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from dataclasses import astuple
 from pathlib import Path
 from typing import Literal
 
@@ -10,12 +11,22 @@ import numpy as np
 from reprolib import paths
 from reprolib.datasets import cifar10, dukemtmc_reid, dukemtmc_videoreid, market1501, mars
 from reprolib.datasets.archives import DatasetError
-from reprolib.datasets.checking import Report, count, unreadable_images
+from reprolib.datasets.checking import Report, count, samples_per_identity, unreadable_images
 from reprolib.datasets.folders import locate
 from reprolib.datasets.published import SOURCES
 from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
 
-__all__ = ["NAMES", "DatasetError", "LabelledTracklets", "Split", "Tracklets", "check", "fingerprint", "load_dataset"]
+__all__ = [
+    "NAMES",
+    "DatasetError",
+    "LabelledTracklets",
+    "Split",
+    "Tracklets",
+    "check",
+    "fingerprint",
+    "load_dataset",
+    "summarize",
+]
 
 READERS = {
     "market1501": market1501.read,
@@ -69,7 +80,7 @@ def _load(name: str, root: str | Path | None) -> Split:
     if problems:
         lines = [f"{source.title} cannot be used as it is: {len(problems):,} problem(s)", *problems[:5]]
         raise DatasetError("\n  ".join([*lines, f"`reprolib check-data {name}` says more"]))
-    for part, there in count(split, source).items():
+    for part, there in count(split, has_distractors=source.has_distractors).items():
         if there != (published := source.counts[part]):
             warnings.warn(f"{folder}: {part} has {there}; published: {published}", stacklevel=3)
     return split
@@ -87,11 +98,18 @@ def check(name: str, root: str | Path | None = None, *, deep: bool = False) -> R
     try:
         folder = locate(source, paths.data_root(root))
         split = READERS[name](folder, problems)
-        counts = count(split, source)
+        counts = count(split, has_distractors=source.has_distractors)
         problems += unreadable_images(split) if deep else []
     except DatasetError as error:
         problems.append(str(error))
     return Report(source, folder, counts, tuple(problems))
+
+
+def summarize(split: Split) -> dict:
+    """[identities, samples, cameras] of each set (DBC Table I), and the training samples of each identity (Fig. 1)."""
+    has_distractors = SOURCES[split.name].has_distractors if split.name in SOURCES else True
+    counts = {part: list(astuple(c)) for part, c in count(split, has_distractors=has_distractors).items()}
+    return {"counts": counts, "samples_per_identity": samples_per_identity(split)}
 
 
 def fingerprint(tracklets: Tracklets) -> str:

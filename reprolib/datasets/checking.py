@@ -45,15 +45,20 @@ class Report:
         return "\n".join([*lines, f"  source: {self.source.origin}", f"  terms: {self.source.terms}"])
 
 
-def count(split: Split, source: Source) -> dict[str, Counts]:
+def count(split: Split, *, has_distractors: bool) -> dict[str, Counts]:
     """Counts of what was read, in the terms of the published ones."""
     pids = {"train": split.train_pids, "query": split.query.pids, "gallery": split.gallery.pids}
     counts = {}
     for name, own in pids.items():
-        people = own[own != 0] if source.has_distractors else own
+        people = own[own != 0] if has_distractors else own
         camids = getattr(split, name).camids
         counts[name] = Counts(len(np.unique(people)), len(own), len(np.unique(camids)))
     return counts
+
+
+def samples_per_identity(split: Split) -> list[int]:
+    """Training samples of each identity, the most frequent first (DBC Fig. 1)."""
+    return sorted(np.unique(split.train_pids, return_counts=True)[1].tolist(), reverse=True)
 
 
 def unreadable_images(split: Split) -> list[str]:

@@ -1,0 +1,23 @@
+"""One style, one palette, one function an exhibit; each draws, saves under ``results/figures`` and returns None."""
+
+from reprolib.figures.curves import bars, long_tail, stage_curves, stages_and_clusters, weight_curve
+from reprolib.figures.people import clusters, contact_sheet, first_frames, people, tracklets
+from reprolib.figures.points import plane, sphere, tsne
+from reprolib.figures.style import use_style
+
+__all__ = [
+    "bars",
+    "clusters",
+    "contact_sheet",
+    "first_frames",
+    "long_tail",
+    "people",
+    "plane",
+    "sphere",
+    "stage_curves",
+    "stages_and_clusters",
+    "tracklets",
+    "tsne",
+    "use_style",
+    "weight_curve",
+]

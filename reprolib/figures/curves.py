@@ -1,0 +1,106 @@
+"""What runs give: metrics by stage, by method, by weight."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from reprolib.figures.style import COLORS, LABELS, legend, save
+
+
+def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP")) -> None:
+    """Metrics in percent against the stage (BUC Fig. 3b, DBC Fig. 5); a band spans the seeds.
+
+    ``data`` is ``results.tidy(records)``: a row of panels for each of its columns, a panel for each metric.
+    """
+    groups = list(dict.fromkeys(data["column"]))
+    size = (3.6 * len(metrics), 2.6 * len(groups) + 0.4)
+    figure, axes = plt.subplots(len(groups), len(metrics), figsize=size, squeeze=False)
+    for row, group in zip(axes, groups, strict=True):
+        part = data[data["column"] == group]
+        for ax, metric in zip(row, metrics, strict=True):
+            for recipe in dict.fromkeys(part["recipe"]):
+                curve = part[part["recipe"] == recipe].groupby("stage")[metric].agg(["mean", "min", "max"])
+                ax.plot(curve.index, curve["mean"], color=COLORS[recipe], label=LABELS[recipe], lw=1.6)
+                ax.fill_between(curve.index, curve["min"], curve["max"], color=COLORS[recipe], alpha=0.18, lw=0)
+            ax.set(xlabel="stage (times merged)", ylabel=f"{metric} (%)")
+            ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        row[0].annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+    legend(figure, axes)
+    save(name)
+
+
+def bars(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP")) -> None:
+    """The stage kept of every recipe, one panel a column (dataset and backbone); dots are seeds."""
+    data = data[data["kept"]]
+    groups = list(dict.fromkeys(data["column"]))
+    figure, axes = plt.subplots(1, len(groups), figsize=(3.8 * len(groups), 3), squeeze=False)
+    for ax, column in zip(axes[0], groups, strict=True):
+        part = data[data["column"] == column]
+        order = list(dict.fromkeys(part["recipe"]))
+        for k, recipe in enumerate(order):
+            rows = part[part["recipe"] == recipe]
+            for j, metric in enumerate(metrics):
+                place = j * (len(order) + 1) + k
+                ax.bar(place, rows[metric].mean(), color=COLORS[recipe], label=LABELS[recipe] if j == 0 else None)
+                ax.plot([place] * len(rows), rows[metric], "o", ms=2.5, color="k", alpha=0.6)
+        centers = [j * (len(order) + 1) + (len(order) - 1) / 2 for j in range(len(metrics))]
+        ax.set_xticks(centers, [f"{m} (%)" for m in metrics])
+        ax.set_xlabel(column.replace(" · ", "\n"), fontsize=8)
+        ax.tick_params(axis="x", length=0)
+    legend(figure, axes)
+    save(name)
+
+
+def weight_curve(data: pd.DataFrame, weights: dict[str, float], name: str, *, metrics=("rank-1", "mAP")) -> None:
+    """The stage kept against λ (BUC Fig. 3a, DBC Fig. 4); ``weights`` gives the λ of each recipe's name."""
+    data = data[data["kept"] & data["recipe"].isin(weights)].assign(weight=lambda d: d["recipe"].map(weights))
+    groups = list(dict.fromkeys(data["column"]))
+    size = (3.4 * len(metrics), 2.6 * len(groups) + 0.2)
+    _, axes = plt.subplots(len(groups), len(metrics), figsize=size, squeeze=False)
+    ticks = sorted(set(weights.values()))
+    for row, group in zip(axes, groups, strict=True):
+        part = data[data["column"] == group]
+        for ax, metric in zip(row, metrics, strict=True):
+            at = part["weight"].map(ticks.index)  # evenly spaced: λ spans decades and starts at 0
+            mean = part.groupby(at)[metric].mean()
+            color = COLORS[min(weights, key=len)]
+            ax.plot(mean.index, mean, "-o", color=color, ms=4, lw=1.6)
+            ax.plot(at, part[metric], "o", ms=2.5, color="k", alpha=0.5)
+            ax.set_xticks(range(len(ticks)), [f"{t:g}" for t in ticks])
+            ax.set(xlabel="λ", ylabel=f"{metric} (%)")
+        row[0].annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+    save(name)
+
+
+def stages_and_clusters(data: pd.DataFrame, name: str) -> None:
+    """Rank-1, mAP and, on an axis of its own, the number of clusters against the stage (BUC Fig. 3b)."""
+    groups = list(dict.fromkeys(data["column"]))
+    figure, axes = plt.subplots(1, len(groups), figsize=(4.6 * len(groups), 3.2), squeeze=False)
+    for ax, group in zip(axes[0], groups, strict=True):
+        part = data[data["column"] == group].groupby("stage")[["rank-1", "mAP", "num_clusters"]]
+        mean, low, high = part.mean(), part.min(), part.max()
+        for metric, color in (("rank-1", COLORS["buc"]), ("mAP", COLORS["buc_released"])):
+            ax.plot(mean.index, mean[metric], color=color, label=f"{metric} (left)", lw=1.6)
+            ax.fill_between(mean.index, low[metric], high[metric], color=color, alpha=0.18, lw=0)
+        clusters = ax.twinx()
+        clusters.plot(mean.index, mean["num_clusters"], color="0.6", ls="--", label="clusters (right)")
+        clusters.set(ylabel="clusters", ylim=(0, None))
+        clusters.spines["right"].set_visible(True)
+        ax.set(xlabel="stage (times merged)", ylabel="%", ylim=(0, None))
+        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        ax.annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+    legend(figure, np.array([axes[0, 0], clusters]))
+    save(name)
+
+
+def long_tail(samples: dict[str, Sequence[int]], name: str) -> None:
+    """Identities by their number of training samples, one panel a dataset (DBC Fig. 1)."""
+    _, axes = plt.subplots(1, len(samples), figsize=(3.6 * len(samples), 2.6), squeeze=False)
+    for ax, (dataset, counts) in zip(axes[0], samples.items(), strict=True):
+        ax.hist(counts, bins=np.arange(0.5, max(counts) + 1.5), color="0.55")
+        ax.axvline(np.mean(counts), color="k", lw=1, ls="--")
+        ax.set(xlabel="training samples of an identity", ylabel="identities")
+        ax.annotate(dataset, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+    save(name)

@@ -1,0 +1,75 @@
+"""Sheets of images: identities, clusters, tracklets."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+from reprolib.figures.style import save
+
+
+def contact_sheet(
+    rows: Sequence[np.ndarray], name: str, *, row_labels: Sequence[str] = (), marked: Sequence[np.ndarray] = ()
+) -> None:
+    """Rows of images, each (n, H, W, 3) uint8; ``marked``: for each row (n,) bool, images to frame in red."""
+    width = max(len(row) for row in rows)
+    figure, axes = plt.subplots(len(rows), width, figsize=(0.5 * width + 1, 0.98 * len(rows)), squeeze=False)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            axes[r, c].imshow(image, interpolation="nearest")
+            if len(marked) and marked[r][c]:
+                axes[r, c].spines[:].set(visible=True, color="red", linewidth=2)
+    for ax, label in zip(axes[:, 0], row_labels, strict=False):
+        ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    save(name)
+
+
+def people(frames: np.ndarray, pids: np.ndarray, camids: np.ndarray, name: str, *, count: int = 6) -> None:
+    """A row each for the people seen by most cameras, their images in the order of the cameras."""
+    seen_by = {pid: len(np.unique(camids[pids == pid])) for pid in np.unique(pids)}
+    rows, labels = [], []
+    for pid in sorted(seen_by, key=seen_by.get, reverse=True)[:count]:
+        own = np.flatnonzero(pids == pid)
+        own = own[np.argsort(camids[own], kind="stable")]
+        rows.append(frames[own[np.linspace(0, len(own) - 1, min(14, len(own))).astype(int)]])
+        labels.append(f"identity {pid}\n{seen_by[pid]} cameras")
+    contact_sheet(rows, name, row_labels=labels)
+
+
+def clusters(frames: np.ndarray, pseudo_labels: np.ndarray, pids: np.ndarray, name: str, *, count: int = 4) -> None:
+    """The largest clusters, a row each; framed in red whoever is not the cluster's most frequent person."""
+    sizes = np.bincount(pseudo_labels)
+    rows, labels, marked = [], [], []
+    for cluster in np.argsort(-sizes, kind="stable")[:count]:
+        own = np.flatnonzero(pseudo_labels == cluster)
+        identities, times = np.unique(pids[own], return_counts=True)
+        other = pids[own] != identities[times.argmax()]
+        shown = own[np.argsort(other, kind="stable")][np.linspace(0, len(own) - 1, min(14, len(own))).astype(int)]
+        rows.append(frames[shown])
+        marked.append(pids[shown] != identities[times.argmax()])
+        labels.append(f"{len(own)} images\n{len(identities)} people")
+    contact_sheet(rows, name, row_labels=labels, marked=marked)
+
+
+def tracklets(frames: np.ndarray, starts: np.ndarray, pids: np.ndarray, name: str, *, count: int = 4) -> None:
+    """The longest tracklet of each of a few identities, a row each, frame by frame (DBC Fig. 3)."""
+    lengths, rows, labels = np.diff(starts), [], []
+    for pid in np.unique(pids)[:count]:
+        own = np.flatnonzero(pids == pid)
+        longest = own[lengths[own].argmax()]
+        rows.append(frames[starts[longest] : starts[longest + 1]])
+        labels.append(f"identity {pid}\n{lengths[longest]} frames")
+    contact_sheet(rows, name, row_labels=labels)
+
+
+def first_frames(tracklets) -> np.ndarray:
+    """The first frame of every tracklet as arrays (n, H, W, 3); files are opened."""
+    first = tracklets.starts[:-1]
+    if isinstance(tracklets.frames, np.ndarray):
+        return tracklets.frames[first]
+    return np.stack([np.asarray(Image.open(tracklets.frames[i]).convert("RGB").resize((64, 128))) for i in first])

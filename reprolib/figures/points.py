@@ -1,0 +1,78 @@
+"""Points: on the sphere, in the plane, and features on a t-SNE map."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from reprolib.figures.style import save
+
+
+def sphere(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> None:
+    """Points on the unit sphere, one panel each of (caption, (n, 3) unit rows, (n,) labels): BUC Fig. 2 (b)-(d)."""
+    figure = plt.figure(figsize=(3.1 * len(panels), 3.1))
+    u, v = np.mgrid[0 : 2 * np.pi : 25j, 0 : np.pi : 13j]
+    for k, (caption, points, labels) in enumerate(panels):
+        ax = figure.add_subplot(1, len(panels), k + 1, projection="3d")
+        ax.plot_wireframe(np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v), color="0.85", lw=0.4)
+        ax.scatter(*points.T, c=labels, cmap="tab20", s=34, depthshade=True, edgecolor="k", linewidth=0.3)
+        ax.set_axis_off()
+        ax.set_box_aspect((1, 1, 1), zoom=1.35)
+        ax.text2D(0.5, 0.0, caption, transform=ax.transAxes, ha="center", fontsize=8)
+    save(name)
+
+
+def plane(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> None:
+    """Points of the plane by cluster, one panel each of (caption, (n, 2), (n,) labels); lines join a cluster."""
+    _, axes = plt.subplots(1, len(panels), figsize=(2.7 * len(panels), 2.5), squeeze=False)
+    palette = plt.get_cmap("tab10")
+    for ax, (caption, points, labels) in zip(axes[0], panels, strict=True):
+        for label in np.unique(labels):
+            own = points[labels == label]
+            center = own.mean(0)
+            for point in own:
+                ax.plot(*zip(center, point, strict=True), color=palette(label % 10), lw=1, alpha=0.6)
+            ax.scatter(*own.T, color=palette(label % 10), s=36, edgecolor="k", linewidth=0.4, zorder=3)
+        ax.set(xticks=[], yticks=[], aspect="equal")
+        ax.margins(0.15)
+        ax.spines[:].set_visible(True)
+        ax.spines[:].set_color("0.8")
+        ax.set_xlabel(caption, fontsize=8)
+    save(name)
+
+
+def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np.ndarray, name: str) -> None:
+    """A t-SNE map (N, 2) colored by identity; a right and a wrong cluster circled, their images beside (BUC Fig. 4).
+
+    Green: the largest cluster of one identity alone. Red: of those that mix identities, the one whose second identity
+    has the most images.
+    """
+    right, wrong = example_clusters(pseudo_labels, pids)
+    figure = plt.figure(figsize=(8.4, 4.6))
+    grid = figure.add_gridspec(4, 10)
+    ax = figure.add_subplot(grid[:, :6])
+    colors = np.random.default_rng(0).permutation(np.linspace(0, 1, pids.max() + 1))[pids]
+    ax.scatter(*xy.T, c=colors, cmap="nipy_spectral", s=9, linewidth=0)
+    ax.set_axis_off()
+    ax.set_aspect("equal")
+    for cluster, color, top in ((right, "tab:green", 0), (wrong, "tab:red", 2)):
+        own = np.flatnonzero(pseudo_labels == cluster)
+        center = np.median(xy[own], axis=0)
+        radius = np.quantile(np.linalg.norm(xy[own] - center, axis=1), 0.8) + 0.02 * np.ptp(xy)
+        ax.add_patch(plt.Circle(center, radius, fill=False, color=color, lw=2))
+        own = own[np.argsort(pids[own], kind="stable")]
+        shown = own[np.linspace(0, len(own) - 1, min(8, len(own))).astype(int)]
+        for k, image in enumerate(frames[shown]):
+            small = figure.add_subplot(grid[top + k // 4, 6 + k % 4])
+            small.imshow(image, interpolation="nearest")
+            small.set(xticks=[], yticks=[])
+            small.spines[:].set(visible=True, color=color, linewidth=1.5)
+    save(name)
+
+
+def example_clusters(pseudo_labels: np.ndarray, pids: np.ndarray) -> tuple[int, int]:
+    """The largest cluster of one identity alone, and the mixed one whose second identity has the most images."""
+    table = np.zeros((pseudo_labels.max() + 1, pids.max() + 1), int)  # images of each identity in each cluster
+    np.add.at(table, (pseudo_labels, pids), 1)
+    first, second = np.sort(table, axis=1)[:, ::-1][:, :2].T
+    return int(np.where(second == 0, first, -1).argmax()), int(second.argmax())

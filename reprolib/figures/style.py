@@ -1,0 +1,65 @@
+"""The style and the palette of every figure."""
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+from reprolib import paths
+
+# BUC blue, DBC orange; without regularizer the same hue lighter; released programs darker; the rest grey.
+COLORS = {
+    "buc": "#1f77b4",
+    "buc_unregularized": "#9ecae1",
+    "buc_released": "#08306b",
+    "buc_maximum": "#6baed6",
+    "buc_centroid": "#4292c6",
+    "dbc": "#e6550d",
+    "dbc_unregularized": "#fdae6b",
+    "dbc_released": "#7f2704",
+    "dbc_one_layer_head": "#fd8d3c",
+    "oim": "#7f7f7f",
+    "supervised": "#252525",
+}
+LABELS = {
+    "buc": "BUC",
+    "buc_unregularized": "BUC without regularizer",
+    "buc_released": "BUC, released program",
+    "buc_maximum": "BUC, maximum linkage",
+    "buc_centroid": "BUC, centroid linkage",
+    "dbc": "DBC",
+    "dbc_unregularized": "DBC without regularizer",
+    "dbc_released": "DBC, released program",
+    "dbc_one_layer_head": "DBC with BUC's head",
+    "oim": "OIM (no merging)",
+    "supervised": "supervised",
+}
+
+
+def use_style() -> None:
+    """The house style of every figure."""
+    sns.set_theme(style="ticks", context="notebook", font_scale=0.85)
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6, 3),
+            "figure.dpi": 120,
+            "savefig.dpi": 160,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def save(name: str) -> None:
+    """Save the current figure as ``results/figures/<name>.png`` and show it."""
+    paths.FIGURES.mkdir(parents=True, exist_ok=True)
+    plt.gcf().savefig(paths.FIGURES / f"{name}.png", metadata={"Software": None})
+    plt.show()
+
+
+def legend(figure, axes) -> None:
+    """One legend under all panels, each method once."""
+    entries = {}
+    for ax in axes.flat:
+        entries |= dict(zip(*reversed(ax.getlegend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(3, len(entries)), fontsize=8)

@@ -1,0 +1,67 @@
+"""t-SNE maps of a run's training features (BUC Fig. 4, DBC Fig. 6)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.manifold import TSNE
+
+from reprolib import paths
+from reprolib.datasets import Split
+from reprolib.extraction import extract
+from reprolib.images import load_images
+from reprolib.model import Model
+from reprolib.recipe import Recipe
+from reprolib.record import RecordError, RunRecord
+from reprolib.state import load_weights, run_folder
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """Where the training samples lie in the feature space of the stage kept."""
+
+    xy: np.ndarray  # (N, 2) float32, t-SNE
+    nearest: np.ndarray  # (N,) int64, each sample's nearest other one in the feature space itself
+
+
+def feature_map(record: RunRecord, recipe: Recipe, split: Split, *, source: str = "stored") -> FeatureMap:
+    """The map of a run: read from ``results/maps`` ("stored"), or made from the weights that the run left ("run").
+
+    ``split`` is the dataset that the run was trained on, its identities drawn as in the run.
+
+    Raises:
+        RecordError: no stored map, or no weights to make one from; the message gives the remedy.
+    """
+    if source == "stored":
+        file = paths.STORED_MAPS / f"{record.name}.npz"
+        if not file.exists():
+            raise RecordError(f'{record.name}: no stored map; set source = "run"')
+        with np.load(file) as content:
+            return FeatureMap(content["xy"], content["nearest"])
+    features = kept_features(record, recipe, split)
+    made = FeatureMap(_tsne(features), _nearest(features))
+    paths.MAPS.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(paths.MAPS / f"{record.name}.npz", xy=made.xy, nearest=made.nearest)
+    return made
+
+
+def kept_features(record: RunRecord, recipe: Recipe, split: Split) -> torch.Tensor:
+    """Features (N, D) of the training set by the weights of the stage kept, on the CPU."""
+    folder = run_folder(record.name) / f"stage_{record.selected:02}"
+    if not (folder / "model.safetensors").exists():
+        raise RecordError(f"{record.name}: its weights are not here; train it again: reprolib run --fresh ...")
+    device, size = torch.device("cpu"), tuple(record.settings["image_size"])
+    model = Model(recipe, backbone=record.settings["backbone"], weights="none", freeze_stem=split.is_video)
+    load_weights(folder, model)
+    images = load_images(split.train.frames, size)
+    return extract(model.place(device), images, split.train.starts, image_size=size, device=device).feature
+
+
+def _tsne(features: torch.Tensor) -> np.ndarray:
+    """The papers name no settings: scikit-learn's own, and a fixed seed."""
+    return TSNE(init="pca", learning_rate="auto", random_state=0).fit_transform(features.numpy()).astype(np.float32)
+
+
+def _nearest(features: torch.Tensor) -> np.ndarray:
+    similarity = features @ features.T
+    return similarity.fill_diagonal_(-torch.inf).argmax(1).numpy()

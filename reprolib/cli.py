@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from reprolib.recipe import RECIPES
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -26,9 +28,7 @@ def main() -> None:
 def run(
     recipe: Annotated[
         str,
-        typer.Option(
-            help="buc, dbc, oim, buc_released, dbc_released, buc_unregularized, dbc_unregularized, dbc_one_layer_head, supervised"
-        ),
+        typer.Option(help=", ".join(RECIPES)),
     ],
     dataset: Annotated[
         str, typer.Option(help="synthetic, synthetic-video, market1501, dukemtmc-reid, mars, ...")
@@ -44,7 +44,6 @@ def run(
 ) -> None:
     """Train one recipe on one dataset; goes on where an earlier call was cut off."""
     from reprolib import pipeline
-    from reprolib.recipe import RECIPES
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")

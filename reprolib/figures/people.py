@@ -52,7 +52,7 @@ def clusters(frames: np.ndarray, pseudo_labels: np.ndarray, pids: np.ndarray, na
         shown = own[np.argsort(other, kind="stable")][np.linspace(0, len(own) - 1, min(14, len(own))).astype(int)]
         rows.append(frames[shown])
         marked.append(pids[shown] != identities[times.argmax()])
-        labels.append(f"{len(own)} images\n{len(identities)} people")
+        labels.append(f"{len(own)} images\n{len(identities)} {'person' if len(identities) == 1 else 'people'}")
     contact_sheet(rows, name, row_labels=labels, marked=marked)
 
 

@@ -61,5 +61,5 @@ def legend(figure, axes) -> None:
     """One legend under all panels, each method once."""
     entries = {}
     for ax in axes.flat:
-        entries |= dict(zip(*reversed(ax.getlegend_handles_labels()), strict=True))
+        entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(3, len(entries)), fontsize=8)

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from reprolib import paths
 
+LAST = "99"  # the scorecard reads what the others conclude
 REPRODUCED = paths.ROOT / "results" / "reproduced"  # what a user's own runs give, beside the stored ones
 
 
@@ -84,5 +85,6 @@ def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = 
             bar.set_postfix_str(notebook.stem)
             bar.update()
 
-        list(pool.map(work, notebooks))
+        list(pool.map(work, [n for n in notebooks if not n.name.startswith(LAST)]))
+        list(pool.map(work, [n for n in notebooks if n.name.startswith(LAST)]))
     return failures

@@ -7,6 +7,8 @@ import typer
 
 from reprolib.recipe import RECIPES
 
+EMBEDDED_IDENTITIES = 24  # of 45: every notebook trained in minutes; the stored records have all
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -76,6 +78,10 @@ def reproduce(
     source: Annotated[str, typer.Option(help="run: train; stored: read the repository's records.")] = "run",
     dataset: Annotated[str, typer.Option(help="The dataset of every exhibit.")] = "synthetic",
     seeds: Annotated[int, typer.Option(help="Runs of each recipe, with seeds 0, 1, ...")] = 1,
+    identities: Annotated[
+        int | None,
+        typer.Option(help=f"Train on so many identities, 0 for all [synthetic: {EMBEDDED_IDENTITIES}; else all]."),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another parameter of the notebooks: name=value.")
     ] = None,
@@ -85,6 +91,9 @@ def reproduce(
 
     try:
         values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
+        if identities is None and source == "run" and dataset == "synthetic":
+            identities = EMBEDDED_IDENTITIES
+        values |= {"identities": str(identities)} if identities else {}
         values |= dict(item.split("=", 1) for item in set_ or [])
         failures = batch.reproduce(batch.select(notebooks or []), values)
     except ValueError as error:

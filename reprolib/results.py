@@ -26,7 +26,7 @@ from reprolib.claims import (
     scorecard,
     verdict,
 )
-from reprolib.datasets import load_dataset, summarize
+from reprolib.datasets import DatasetError, load_dataset, summarize
 from reprolib.pipeline import NETWORKS, PAPERS_NETWORK, run
 from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
@@ -127,12 +127,21 @@ def pseudo_labels(record: RunRecord) -> np.ndarray:
 
 
 def dataset_counts(names: Sequence[str], *, source: str = "stored", data_root: str | None = None) -> dict[str, dict]:
-    """``datasets.summarize`` of each: as stored in ``results/datasets``, or counted now ("run") and kept there."""
-    if source == "run":
-        for name in names:
-            write_json(paths.DATASETS / f"{name}.json", summarize(load_dataset(name, root=data_root)))
-    folder = paths.DATASETS if source == "run" else paths.STORED_DATASETS
-    return {name: json.loads((folder / f"{name}.json").read_text()) for name in names}
+    """``datasets.summarize`` of each dataset, as stored in ``results/datasets``.
+
+    "run" counts those that are on this disk now, and keeps the counts.
+    """
+    counts = {}
+    for name in names:
+        try:
+            counts[name] = summarize(load_dataset(name, root=data_root)) if source == "run" else None
+        except DatasetError:
+            counts[name] = None
+        if counts[name]:
+            write_json(paths.DATASETS / f"{name}.json", counts[name])
+        else:
+            counts[name] = json.loads((paths.STORED_DATASETS / f"{name}.json").read_text())
+    return counts
 
 
 def compare_counts(counts: dict[str, dict]) -> pd.DataFrame:

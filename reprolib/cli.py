@@ -86,7 +86,11 @@ def reproduce(
 
     try:
         values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
-        values |= dict(item.split("=", 1) for item in set_ or [])
+        for item in set_ or []:
+            name, equals, value = item.partition("=")
+            if not equals:
+                raise ValueError(f"--set {item!r}: give name=value")
+            values[name] = value
         failures = batch.reproduce(batch.select(notebooks or []), values)
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)

@@ -10,12 +10,22 @@ import numpy as np
 from reprolib import paths
 from reprolib.datasets import cifar10, dukemtmc_reid, dukemtmc_videoreid, market1501, mars
 from reprolib.datasets.archives import DatasetError
-from reprolib.datasets.checking import Report, count, unreadable_images
+from reprolib.datasets.checking import Report, count, require_usable, unreadable_images, unusable
 from reprolib.datasets.folders import locate
 from reprolib.datasets.published import SOURCES
 from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
 
-__all__ = ["NAMES", "DatasetError", "LabelledTracklets", "Split", "Tracklets", "check", "fingerprint", "load_dataset"]
+__all__ = [
+    "NAMES",
+    "DatasetError",
+    "LabelledTracklets",
+    "Split",
+    "Tracklets",
+    "check",
+    "fingerprint",
+    "load_dataset",
+    "require_usable",
+]
 
 READERS = {
     "market1501": market1501.read,
@@ -88,6 +98,7 @@ def check(name: str, root: str | Path | None = None, *, deep: bool = False) -> R
         folder = locate(source, paths.data_root(root))
         split = READERS[name](folder, problems)
         counts = count(split, source)
+        problems += [] if problems else unusable(split)
         problems += unreadable_images(split) if deep else []
     except DatasetError as error:
         problems.append(str(error))
@@ -106,5 +117,5 @@ def fingerprint(tracklets: Tracklets) -> str:
         digest.update(np.ascontiguousarray(tracklets.frames))
     else:
         for file in tracklets.frames:
-            digest.update(f"{file.parent.name}/{file.name}/{file.stat().st_size}\n".encode())
+            digest.update(f"{file.parent.name}/{file.name}/{file.stat().st_size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -61,8 +61,9 @@ def subfolders(folder: Path, problems: list[str]) -> list[Path]:
     """Folders within ``folder`` in the order of their names."""
     found = []
     for entry in _entries(folder, problems):
-        if entry.is_dir():
-            found.append(Path(entry.path))
+        path = Path(entry.path)
+        if path.is_dir():  # unlike the entry's own, False for links that lead in a circle
+            found.append(path)
         else:
             problems.append(f"{entry.path}: a file where this dataset has folders; move it elsewhere")
     return found

@@ -19,8 +19,8 @@ def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
     """Where to write a file or folder that takes the place of ``target`` when the block ends.
 
     Written, flushed, renamed: a reader sees the old content or the new, never half of it. Nothing is left behind when
-    the block fails; what a killed process left is removed by the next. ``shared``: no lock keeps others from writing
-    the same target at the same time.
+    the block fails, and what a killed process left goes when the target is written again. ``shared``: no lock keeps
+    others from writing it at the same time.
 
     Raises:
         FolderError: the disk is full, or the folder may not be written to.

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -154,7 +154,7 @@ def _check(place: Path, then: dict, now: dict) -> None:
     changes = [f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in {**now, **then} if then.get(k) != now.get(k)]
     what = "; ".join(changes) if then else "it does not say with what it was made"
     raise StateError(
-        f"{place}: left by a run that was cut off, and not to be mixed with this one: {what}. "
+        f"{place}: saved by an earlier run that is not to be mixed with this one: {what}. "
         "Go back to what it was made with, or start over: --fresh (in Python: fresh=True)"
     )
 
@@ -165,5 +165,5 @@ def _explained(place: Path) -> Iterator[None]:
         yield
     except StateError:
         raise
-    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a damaged file fails in any way
         raise StateError(f"{place}: damaged ({error}); start over: --fresh (in Python: fresh=True)") from error

@@ -134,18 +134,27 @@ def test_a_process_out_of_disk_says_where_and_the_same_command_goes_on_with_more
 
 
 @pytest.mark.parametrize(
-    ("recipe", "frames", "after", "left"),
-    [(BUC, 1, 1, 7), (DBC, 1, 3, 5), (BUC_RELEASED, 1, 6, 2), (OIM, 1, 4, 4), (BUC, 3, 7, 7)],
+    ("recipe", "frames", "backbone", "after", "left"),
+    [
+        (BUC, 1, "resnet18", 1, 7),
+        (BUC, 1, "mobilenet_v2", 2, 6),  # its tensors have the channels last
+        (DBC, 1, "resnet18", 3, 5),
+        (OIM, 1, "resnet18", 4, 4),
+        (BUC_RELEASED, 1, "resnet18", 6, 2),
+        (BUC, 3, "resnet18", 7, 7),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_a_stage_cut_off_goes_on_after_its_last_epoch_bit_for_bit(tiny_run, monkeypatch, recipe, frames, after, left):
+def test_a_stage_cut_off_goes_on_after_its_last_epoch_bit_for_bit(
+    tiny_run, monkeypatch, recipe, frames, backbone, after, left
+):
     split = make_split(frames=frames)
-    record = tiny_run(recipe, split)
-    cut_off(monkeypatch, lambda: tiny_run(recipe, split, fresh=True), after=after)
+    record = tiny_run(recipe, split, backbone=backbone)
+    cut_off(monkeypatch, lambda: tiny_run(recipe, split, backbone=backbone, fresh=True), after=after)
     epochs = []
     save = state.Checkpoint.save
     monkeypatch.setattr(state.Checkpoint, "save", lambda self, tensors: epochs.append(1) or save(self, tensors))
-    assert figures(tiny_run(recipe, split)) == figures(record)
+    assert figures(tiny_run(recipe, split, backbone=backbone)) == figures(record)
     assert len(epochs) == left
     assert leftovers(paths.STATE) == []
 
@@ -198,7 +207,7 @@ def test_state_of_other_code_or_versions_is_refused_by_name_and_fresh_starts_ove
 ):
     cut_off(monkeypatch, tiny_run, after=after)
     monkeypatch.setattr(state, name, change)
-    with pytest.raises(StateError, match=rf"left by a run that was cut off.*{message}.*start over: --fresh"):
+    with pytest.raises(StateError, match=rf"saved by an earlier run .*{message}.*start over: --fresh"):
         tiny_run()
     record = tiny_run(fresh=True)
     monkeypatch.setattr(state, name, None)  # a finished run is read, whatever made it

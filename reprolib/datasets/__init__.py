@@ -11,7 +11,7 @@ from reprolib import paths
 from reprolib.datasets import cifar10, dukemtmc_reid, dukemtmc_videoreid, market1501, mars
 from reprolib.datasets.archives import DatasetError
 from reprolib.datasets.checking import Report, count, require_usable, unreadable_images, unusable
-from reprolib.datasets.folders import locate
+from reprolib.datasets.folders import locate, printable
 from reprolib.datasets.published import SOURCES
 from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
 
@@ -78,7 +78,7 @@ def _load(name: str, root: str | Path | None) -> Split:
     split = READERS[name](folder, problems)
     if problems:
         lines = [f"{source.title} cannot be used as it is: {len(problems):,} problem(s)", *problems[:5]]
-        raise DatasetError("\n  ".join([*lines, f"`reprolib check-data {name}` says more"]))
+        raise DatasetError(printable("\n  ".join([*lines, f"`reprolib check-data {name}` says more"])))
     for part, there in count(split, source).items():
         if there != (published := source.counts[part]):
             warnings.warn(f"{folder}: {part} has {there}; published: {published}", stacklevel=3)

@@ -9,6 +9,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from reprolib.datasets.archives import DatasetError
+from reprolib.datasets.folders import printable
 from reprolib.datasets.published import Counts, Source
 from reprolib.datasets.split import Split
 
@@ -43,8 +44,7 @@ class Report:
         lines += [f"    {problem}" for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
             lines.append(f"    and {len(self.problems) - SHOWN:,} more")
-        text = "\n".join([*lines, f"  source: {self.source.origin}", f"  terms: {self.source.terms}"])
-        return text.encode(errors="backslashreplace").decode()  # file names in other encodings can be printed
+        return printable("\n".join([*lines, f"  source: {self.source.origin}", f"  terms: {self.source.terms}"]))
 
 
 def count(split: Split, source: Source) -> dict[str, Counts]:

@@ -87,6 +87,11 @@ def _is_empty(entry: os.DirEntry) -> bool:
         return True
 
 
+def printable(text: str) -> str:
+    """The text with what stands for undecodable bytes of file names written out."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def labelled(samples: Samples) -> LabelledTracklets:
     """Tracklets in the order given."""
     lengths = [len(frames) for frames, _, _ in samples]

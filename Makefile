@@ -3,10 +3,12 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 
-.PHONY: help setup reproduce test notebooks format lock clean
+.PHONY: help setup reproduce lab test audit notebooks format lock clean
 help:
 	@echo "make reproduce   run every notebook on the embedded data set, print each claim with its verdict"
+	@echo "make lab         open the tour in JupyterLab, for this machine alone"
 	@echo "make test        format, lint, unit tests, stored notebooks"
+	@echo "make audit       look for known vulnerabilities in what requirements.lock pins; needs the network"
 	@echo "make notebooks   run the stored notebooks again in place, to renew their outputs"
 	@echo "make format      let ruff format and mend what it can"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
@@ -23,11 +25,21 @@ setup: .venv/.done
 reproduce: setup
 	$(BIN)/reprolib reproduce
 
+# Jupyter's defaults, said here so that no configuration on the machine changes them; the token is its own, a new one
+# each time.
+lab: setup
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False notebooks/00_tour.ipynb
+
 test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval notebooks
+
+audit: setup
+	@$(BIN)/uvx --quiet pip-audit --version || { echo "make audit: pip-audit cannot be fetched: it needs the network"; exit 1; }
+	@$(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements.lock \
+		|| { echo "make audit: see above: a vulnerability, or no way to the advisories on pypi.org. Advisory: no test asks"; exit 1; }
 
 notebooks: setup
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \

@@ -94,7 +94,11 @@ def reproduce(
         if identities is None and source == "run" and dataset == "synthetic":
             identities = EMBEDDED_IDENTITIES
         values |= {"identities": str(identities)} if identities else {}
-        values |= dict(item.split("=", 1) for item in set_ or [])
+        for item in set_ or []:
+            name, equals, value = item.partition("=")
+            if not equals:
+                raise ValueError(f"--set {item!r}: give name=value")
+            values[name] = value
         failures = batch.reproduce(batch.select(notebooks or []), values)
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)

@@ -33,12 +33,23 @@ def extract(
     lengths = np.minimum(np.diff(starts), frames_at_most)
     owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(device)
     frames = torch.from_numpy(np.concatenate([np.arange(s, s + n) for s, n in zip(starts[:-1], lengths, strict=True)]))
-    pooled = None
-    for index, rows in zip(*(x.split(32 if device.type == "cpu" else 256) for x in (frames, owner)), strict=True):
-        vectors = pool(_resized(images, index, image_size, device))
+    pooled, first, size = None, 0, 32 if device.type == "cpu" else 256
+    while first < len(frames):
+        part = slice(first, first + size)
+        try:
+            vectors = pool(_resized(images, frames[part], image_size, device))
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise ValueError(
+                    f"out of memory on {device} with one image of {image_size[0]}x{image_size[1]}; give a smaller "
+                    "image_size or backbone, or a device with more memory"
+                ) from error
+            size //= 2
+            continue
         if pooled is None:
             pooled = torch.zeros(len(lengths), vectors.shape[1], device=device)
-        pooled.index_add_(0, rows, vectors.float())
+        pooled.index_add_(0, owner[part], vectors.float())
+        first += size
     pooled /= torch.from_numpy(lengths).to(device)[:, None]
     output = model.embed(pooled)
     model.train(training)

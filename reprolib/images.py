@@ -1,7 +1,9 @@
 """Frames decoded once to uint8, then cropped, resized, flipped and normalized in batch on the device."""
 
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reprolib.files import locked, replacing
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALLEST = 8  # pixels a side that an image file must have: in fewer there is nobody to be seen
 
 
 class ImageError(ValueError):
@@ -30,8 +35,11 @@ class Images:
         return len(self.pixels)
 
     def to(self, device: torch.device) -> "Images":
-        """The same frames on ``device``."""
-        return Images(self.pixels.to(device), self.sizes.to(device))
+        """The same frames on ``device``, or where they are if it has no room: each batch is then moved alone."""
+        try:
+            return Images(self.pixels.to(device), self.sizes.to(device))
+        except torch.OutOfMemoryError:
+            return self
 
 
 def load_images(
@@ -46,21 +54,20 @@ def load_images(
     if isinstance(frames, np.ndarray) and _fits(frames.shape[1:3], image_size):
         sizes = torch.tensor(frames.shape[1:3], dtype=torch.float32).expand(len(frames), 2)
         return Images(torch.from_numpy(frames), sizes)
-    sizes_file = cache and cache.with_suffix(".sizes.npy")
-    if cache is None or not (cache.exists() and sizes_file.exists()):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            sizes = np.array(list(pool.map(_size, frames)), dtype=np.float32)
-            native = tuple(int(s) for s in sizes[0])
-            size = native if (sizes == sizes[0]).all() and _fits(native, image_size) else image_size
-            pixels = _decode(frames, size, pool, cache)
-        if cache is None:
-            return Images(torch.from_numpy(pixels), torch.from_numpy(sizes))
-        np.save(sizes_file, sizes)
-        os.replace(_partial(cache), cache)  # the commit point: a cache that has its name is whole
-    sizes = np.load(sizes_file)
-    pixels = np.load(cache, mmap_mode="c")  # copy on write: torch wants writable memory, the file stays as it is
-    if len(pixels) != len(frames) or len(sizes) != len(frames):
-        raise ImageError(f"{cache}: holds {len(pixels)} images, {len(frames)} expected; delete it, it is made anew")
+    if cache is None:
+        pixels, sizes = _decode(frames, image_size)
+        return Images(torch.from_numpy(pixels), torch.from_numpy(sizes))
+    sizes_file = cache.with_suffix(".sizes.npy")
+    if not (cache.exists() and sizes_file.exists()):
+        with locked(cache):
+            _fill(cache, sizes_file, frames, image_size)
+    try:
+        sizes = np.load(sizes_file)
+        pixels = np.load(cache, mmap_mode="c")  # copy on write: torch wants writable memory, the file stays as it is
+        if len(pixels) != len(frames) or len(sizes) != len(frames):
+            raise ValueError(f"holds {len(pixels)} images, {len(frames)} expected")
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{cache}: {error}; delete it, it is made anew") from error
     return Images(torch.from_numpy(pixels), torch.from_numpy(sizes))
 
 
@@ -68,49 +75,61 @@ def _fits(size: tuple[int, int], image_size: tuple[int, int]) -> bool:
     return size[0] <= image_size[0] and size[1] <= image_size[1]
 
 
-def _partial(cache: Path) -> Path:
-    return cache.with_name(f"{cache.name}.{os.getpid()}.partial")
+def _fill(cache: Path, sizes_file: Path, frames: Sequence[Path] | np.ndarray, image_size: tuple[int, int]) -> None:
+    """Make the cache, unless the process that held its lock before has done so."""
+    if cache.exists() and sizes_file.exists():
+        return
+    with replacing(cache) as file:
+        _, sizes = _decode(frames, image_size, file)
+        with replacing(sizes_file) as partial:
+            np.save(partial, sizes)
 
 
-def _open(frame: Path | np.ndarray) -> Image.Image:
-    if isinstance(frame, np.ndarray):
-        return Image.fromarray(frame)
+def _decode(
+    frames: Sequence[Path] | np.ndarray, image_size: tuple[int, int], file: Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """All frames (n, h, w, 3) uint8, in memory or mapped to ``file``; their own heights and widths (n, 2) float32."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sizes = np.array(list(pool.map(_size, frames)), dtype=np.float32)
+        native = tuple(int(s) for s in sizes[0])
+        size = native if (sizes == sizes[0]).all() and _fits(native, image_size) else image_size
+        pixels = _allocate((len(frames), *size, 3), file)
+
+        def decode(i: int) -> None:
+            with _opened(frames[i]) as image:
+                rgb = image.convert("RGB")
+                pixels[i] = rgb if rgb.size == size[::-1] else rgb.resize(size[::-1], Image.Resampling.BILINEAR)
+
+        for _ in pool.map(decode, range(len(frames))):
+            pass
+    return pixels, sizes
+
+
+def _allocate(shape: tuple[int, ...], file: Path | None) -> np.ndarray:
+    if file is None:
+        return np.empty(shape, np.uint8)
+    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # a full disk is an error here; while the map is written it ends the process
+        with file.open("rb+") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return pixels
+
+
+@contextmanager
+def _opened(frame: Path | np.ndarray) -> Iterator[Image.Image]:
+    """A frame to read from; whatever is wrong with a file is an ImageError."""
     try:
-        return Image.open(frame)
-    except (OSError, Image.DecompressionBombError) as error:
+        with Image.fromarray(frame) if isinstance(frame, np.ndarray) else Image.open(frame) as image:
+            if not isinstance(frame, np.ndarray) and min(image.size) < SMALLEST:
+                raise ValueError(f"of {image.width}x{image.height} pixels, where {SMALLEST} a side are the least")
+            yield image
+    except Exception as error:  # Pillow has a kind for each format
         raise ImageError(f"{frame}: not a readable image ({error}); restore it from the dataset's archive") from error
 
 
 def _size(frame: Path | np.ndarray) -> tuple[int, int]:
-    with _open(frame) as image:
+    with _opened(frame) as image:
         return image.height, image.width
-
-
-def _decode(frames, size: tuple[int, int], pool: ThreadPoolExecutor, cache: Path | None) -> np.ndarray:
-    """All frames as one (n, height, width, 3) uint8 array, in memory or in the cache's partial file."""
-    shape = (len(frames), *size, 3)
-    if cache is None:
-        pixels = np.empty(shape, np.uint8)
-    else:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.lib.format.open_memmap(_partial(cache), mode="w+", dtype=np.uint8, shape=shape)
-
-    def decode(i: int) -> None:
-        with _open(frames[i]) as image:
-            try:
-                rgb = image.convert("RGB")
-            except OSError as error:
-                raise ImageError(f"{frames[i]}: {error}; restore it from the dataset's archive") from error
-            pixels[i] = rgb if rgb.size == size[::-1] else rgb.resize(size[::-1], Image.Resampling.BILINEAR)
-
-    try:
-        for _ in pool.map(decode, range(len(frames))):
-            pass
-    except BaseException:
-        if cache is not None:
-            _partial(cache).unlink(missing_ok=True)
-        raise
-    return pixels
 
 
 def crop_and_resize(pixels: Tensor, boxes: Tensor, flip: Tensor, image_size: tuple[int, int]) -> Tensor:

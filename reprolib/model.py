@@ -1,6 +1,8 @@
 """Backbone and embedding head: images -> (embedding, feature)."""
 
+import hashlib
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import torch
@@ -103,7 +105,11 @@ def load_backbone(name: str, weights: str) -> Backbone:
     """A torchvision network by name: ``weights`` as for :class:`Model`."""
     if name not in BACKBONES:
         raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}")
-    network = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if weights == "imagenet" else None)
+    try:
+        network = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if weights == "imagenet" else None)
+    except OSError as error:
+        url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+        raise ValueError(f"{url}: cannot be downloaded ({error}); fetch it elsewhere: --weights FILE") from error
     if weights not in ("imagenet", "none"):
         _load_weights(network, Path(weights), name)
     if name == "mobilenet_v2":
@@ -115,17 +121,29 @@ def load_backbone(name: str, weights: str) -> Backbone:
 def _load_weights(network: nn.Module, file: Path, name: str) -> None:
     if not file.is_file():
         raise ValueError(f"{file}: no such weights; give 'imagenet', 'none' or a .pth or .safetensors file of {name}")
-    if file.suffix == ".safetensors":
-        state = load_file(file)
-    else:
-        state = torch.load(file, map_location="cpu", weights_only=True)
     try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
         report = network.load_state_dict(state, strict=False)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: not weights of {name}: {str(error)[:300]}") from error
+    except UnpicklingError as error:  # its own text tells how to run the code
+        raise ValueError(f"{file}: refused, for it holds more than tensors; give a state_dict of {name}") from error
+    except Exception as error:  # a damaged file fails in any way
+        raise ValueError(f"{file}: not weights of {name}, give such: {str(error)[:300]}") from error
     lost = [k for k in report.missing_keys if not k.startswith(("fc.", "classifier."))]
     if lost or report.unexpected_keys:
         raise ValueError(
-            f"{file}: not weights of {name}: {len(lost)} missing ({', '.join(lost[:3])}), "
+            f"{file}: not weights of {name}, give such or name their backbone: "
+            f"{len(lost)} missing ({', '.join(lost[:3])}), "
             f"{len(report.unexpected_keys)} unknown ({', '.join(report.unexpected_keys[:3])})"
         )
+
+
+def describe_weights(weights: str) -> str:
+    """ "imagenet", "none", or a local file's name and digest, so that no path of this machine is recorded."""
+    file = Path(weights)
+    if weights in ("imagenet", "none") or not file.is_file():
+        return weights
+    with file.open("rb") as content:
+        return f"{file.name} {hashlib.file_digest(content, 'blake2b').hexdigest()[:16]}"

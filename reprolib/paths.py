@@ -26,4 +26,5 @@ VERDICTS = RESULTS / "verdicts"  # what each notebook concluded, one JSON a clai
 
 def data_root(root: str | Path | None = None) -> Path:
     """Folder that holds the datasets: the argument, else ``$REPROLIB_DATA``, else ``data/``."""
-    return Path(root or os.environ.get("REPROLIB_DATA") or DATA).expanduser().resolve()
+    folder = os.path.expanduser(root or os.environ.get("REPROLIB_DATA") or DATA)
+    return Path(os.path.realpath(folder))  # of links that lead in a circle too: they are a folder that is not there

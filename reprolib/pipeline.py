@@ -1,7 +1,5 @@
 """Algorithm 1 of both papers: train, extract, evaluate, merge, relabel, stage after stage -> a run record."""
 
-import hashlib
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,18 +10,30 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from reprolib import paths
-from reprolib.datasets import Split, fingerprint, load_dataset
+from reprolib.datasets import Split, fingerprint, load_dataset, require_usable
+from reprolib.devices import choose_device
 from reprolib.evaluation import rank_gallery
 from reprolib.extraction import extract
+from reprolib.files import locked, replacing
 from reprolib.images import Images, load_images
 from reprolib.memory import LookupTable, cluster_means
 from reprolib.merging import merge_clusters
-from reprolib.model import Model
+from reprolib.model import Model, describe_weights
 from reprolib.pretraining import catalogue_weights
 from reprolib.quality import cluster_quality
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord, load_record, provenance, run_name
-from reprolib.state import first_stage_folder, load_content, load_weights, locked, run_folder, save_folder
+from reprolib.state import (
+    Checkpoint,
+    first_stage,
+    first_stage_folder,
+    forget,
+    load_content,
+    load_weights,
+    make_origin,
+    run_folder,
+    save_folder,
+)
 from reprolib.training import learning_rates, train_stage
 
 # What a dataset is run on when nothing is said: (backbone, weights, image size).
@@ -60,7 +70,7 @@ def run(
 ) -> RunRecord:
     """Train, merge and evaluate a recipe on a dataset; every stage is saved before the next begins.
 
-    A run that was cut off goes on after its last whole stage; a finished one is read back.
+    A run that was cut off goes on after the last epoch saved, as if nothing had been; a finished one is read back.
 
     Args:
         recipe: the method.
@@ -78,11 +88,13 @@ def run(
         The record, also written to ``results/runs``.
 
     Raises:
-        ValueError: settings that cannot be, or data that cannot be read; the message says what to do.
+        ValueError: settings that cannot be, data that cannot be read, a folder that cannot be written to, or state
+            that was made with something else; the message says what to do.
     """
     device = choose_device(device)
     split = load_dataset(dataset, root=data_root) if isinstance(dataset, str) else dataset
-    split = split.keep_identities(identities, seed=seed) if identities else split
+    split = split if identities is None else split.keep_identities(identities, seed=seed)
+    require_usable(split)
     default = NETWORKS.get(split.name, PAPERS_NETWORK)
     backbone, image_size = backbone or default[0], tuple(image_size or default[2])
     weights, source = weights or default[1], ""
@@ -101,8 +113,9 @@ def run(
     file, folder = paths.RUNS / f"{run_name(settings)}.json", run_folder(run_name(settings))
     with locked(folder):
         if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.rmtree(first_stage_folder(settings), ignore_errors=True)
+            forget(folder)
+            with locked(first_stage_folder(settings)):
+                forget(first_stage_folder(settings))
             file.unlink(missing_ok=True)
         if file.exists():
             return load_record(file)
@@ -126,6 +139,8 @@ class _Run:
             self.labels = torch.from_numpy(np.unique(data.split.train_pids, return_inverse=True)[1])
         self.table_start: Tensor | None = None  # the next stage's first table; None: zeros
         self.record = RunRecord(settings, provenance(device), untrained={})
+        test = {part: fingerprint(getattr(data.split, part)) for part in ("query", "gallery")}
+        self.origin = make_origin(settings, device=device.type, **test)
         self.num_stages = recipe.num_stages(len(self.labels))
         self.merges = recipe.merges_per_stage(len(self.labels))
 
@@ -144,15 +159,16 @@ class _Run:
         self.record.selected = select_stage(self.record.curve("rank-1"), self.recipe.selection)
         self.record.provenance["seconds"] = round(sum(sum(s["seconds"].values()) for s in self.record.stages), 1)
         labels = np.stack([np.load(self._stage_folder(s) / "labels.npy") for s in range(self.num_stages)])
-        paths.LABELS.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(paths.LABELS / f"{self.record.name}.npz", pseudo_labels=labels.astype(np.int32))
+        with replacing(paths.LABELS / f"{self.record.name}.npz") as partial:
+            np.savez_compressed(partial, pseudo_labels=labels.astype(np.int32))
         self.record.save()
         return self.record
 
     def _stage(self, stage: int) -> dict:
         """Train on the labels, evaluate, merge, save."""
         labels = self.labels
-        entry = self._first_stage() if stage == 0 else self._learn(stage)
+        checkpoint = Checkpoint(self._stage_folder(stage), self.origin)
+        entry = self._first_stage() if stage == 0 else self._learn(stage, checkpoint)
         clock = _Clock(entry["seconds"])
         entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids))}
         if stage + 1 < self.num_stages and self.recipe.criterion is not None:
@@ -164,25 +180,28 @@ class _Run:
             clock.lap("merge")
             self._start_table(output.embedding, old=labels, new=self.labels)
         self._save(entry, labels)
+        checkpoint.forget()
         return entry
 
     def _first_stage(self) -> dict:
         """The stage before any merge, which recipes that differ in what comes after it have in common."""
-        folder = first_stage_folder(self.record.settings)
+        folder, origin = first_stage_folder(self.record.settings), first_stage(self.origin)
         with locked(folder):
-            entry = load_content(folder)
+            checkpoint = Checkpoint(folder, origin)
+            entry = load_content(folder, origin)
             if entry is None:
-                entry = self._learn(0)
-                save_folder(folder, entry, self.model)
+                entry = self._learn(0, checkpoint)
+                save_folder(folder, origin, entry, self.model)
             else:
                 load_weights(folder, self.model)
+            checkpoint.forget()
         return entry
 
-    def _learn(self, stage: int) -> dict:
+    def _learn(self, stage: int, checkpoint: Checkpoint) -> dict:
         """Train on the labels and evaluate."""
         num_clusters, clock = int(self.labels.max()) + 1, _Clock({})
-        losses = self._train(stage, num_clusters)
-        clock.lap("train")
+        losses = self._train(stage, num_clusters, checkpoint)
+        clock.lap("train", before=checkpoint.seconds)
         metrics = self._evaluate()
         clock.lap("evaluate")
         return {
@@ -193,7 +212,7 @@ class _Run:
             "seconds": clock.seconds,
         }
 
-    def _train(self, stage: int, num_clusters: int) -> list[float]:
+    def _train(self, stage: int, num_clusters: int, checkpoint: Checkpoint) -> list[float]:
         rows = num_clusters if self.table_start is None else len(self.table_start)
         dim = self.recipe.embedding_dim
         table = LookupTable(rows, dim, normalize=self.recipe.normalize_table, device=self.device)
@@ -204,7 +223,7 @@ class _Run:
 
             def show(epoch: int, loss: float) -> None:
                 bar.set_postfix(loss=f"{loss:.3f}")
-                bar.update()
+                bar.update(epoch + 1 - bar.n)
 
             return train_stage(
                 self.model,
@@ -217,6 +236,7 @@ class _Run:
                 learning_rates=rates,
                 seed=self.seed * 1000 + stage,
                 device=self.device,
+                checkpoint=checkpoint,
                 on_epoch=show,
             )
 
@@ -259,7 +279,7 @@ class _Run:
         arrays = {"labels": labels, "next_labels": self.labels}
         if self.table_start is not None:
             arrays["table"] = self.table_start.cpu()
-        save_folder(self._stage_folder(entry["stage"]), content, self.model, **arrays)
+        save_folder(self._stage_folder(entry["stage"]), self.origin, content, self.model, **arrays)
         best = select_stage(self.record.curve("rank-1"), self.recipe.selection)
         for earlier in range(entry["stage"]):
             if earlier != best:
@@ -267,7 +287,7 @@ class _Run:
 
     def _resume(self) -> None:
         """Take up after the last whole stage, if an earlier process left one."""
-        while content := load_content(self._stage_folder(len(self.record.stages))):
+        while content := load_content(self._stage_folder(len(self.record.stages)), self.origin):
             self.record.untrained = content["untrained"]
             self.record.stages.append(content["entry"])
         if self.record.stages:
@@ -285,9 +305,9 @@ class _Clock:
         self.seconds = seconds
         self._last = time.perf_counter()
 
-    def lap(self, part: str) -> None:
+    def lap(self, part: str, *, before: float = 0.0) -> None:
         now = time.perf_counter()
-        self.seconds[part] = round(now - self._last, 3)
+        self.seconds[part] = round(before + now - self._last, 3)
         self._last = now
 
 
@@ -306,29 +326,3 @@ def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) 
 def select_stage(rank_1: list[float], rule: str) -> int:
     """The stage kept: the best rank-1 on the test set (as both papers did; the first of equals), or the last."""
     return len(rank_1) - 1 if rule == "last" else int(np.argmax(rank_1))
-
-
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or CUDA where there is one.
-
-    Raises:
-        ValueError: an unknown device, or CUDA where there is none.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r} is unknown; give cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r}: no CUDA device here; give cpu")
-    return chosen
-
-
-def describe_weights(weights: str) -> str:
-    """ "imagenet", "none", or a local file's name and digest, so that no path of this machine is recorded."""
-    file = Path(weights)
-    if weights in ("imagenet", "none") or not file.is_file():
-        return weights
-    with file.open("rb") as content:
-        return f"{file.name} {hashlib.file_digest(content, 'blake2b').hexdigest()[:16]}"

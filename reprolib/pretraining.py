@@ -4,7 +4,6 @@ The papers start from a network that knows pictures in general. One from random 
 backgrounds, never finds the same person in two of them, and has nothing to merge.
 """
 
-import os
 from pathlib import Path
 
 import torch
@@ -13,9 +12,9 @@ from torch import nn
 
 from reprolib import paths
 from reprolib.datasets.synthetic import load_catalogue
+from reprolib.files import locked, replacing
 from reprolib.images import crop_and_resize, load_images, random_boxes
 from reprolib.model import load_backbone, memory_layout
-from reprolib.state import locked
 
 EPOCHS, BATCH_SIZE, PEAK_RATE = 3, 32, 0.1
 
@@ -24,12 +23,13 @@ def catalogue_weights(backbone: str, *, image_size: tuple[int, int]) -> Path:
     """Weights file of a backbone pretrained on the catalogue: made once (half a minute on one core), then kept."""
     height, width = image_size
     file = paths.CACHE / f"catalogue-{backbone}-{height}x{width}.safetensors"
+    if file.exists():
+        return file
     with locked(file):
-        if not file.exists():
+        if not file.exists():  # nobody was faster
             state = {k: v.contiguous() for k, v in pretrain(backbone, image_size).state_dict().items()}
-            partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-            save_file(state, partial)
-            partial.replace(file)
+            with replacing(file) as partial:
+                save_file(state, partial)
     return file
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from reprolib import paths
+from reprolib.files import replacing
 
 FORMAT = 1  # raised when a record's fields change meaning
 
@@ -50,7 +50,8 @@ class RunRecord:
     def save(self) -> Path:
         """Write ``results/runs/<name>.json``."""
         file = paths.RUNS / f"{self.name}.json"
-        write_json(file, {"format": FORMAT, **asdict(self)})
+        with replacing(file) as partial:
+            partial.write_text(_readable(stamped({"format": FORMAT, **asdict(self)})), encoding="utf-8")
         return file
 
 
@@ -58,15 +59,28 @@ def load_record(file: Path) -> RunRecord:
     """Read a record.
 
     Raises:
-        RecordError: not a record, or one of another format.
+        RecordError: not a record, one of another format, or one that was edited.
     """
     try:
-        content = json.loads(file.read_text())
-        if content.pop("format") != FORMAT:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
             raise RecordError(f"{file}: a record of another version of reprolib; delete it and run again")
-        return RunRecord(**content)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        if content["checksum"] != stamped(content)["checksum"]:
+            raise RecordError(f"{file}: edited since the run: its checksum is another; restore it, or run --fresh")
+        return RunRecord(**{k: v for k, v in content.items() if k not in ("format", "checksum")})
+    except RecordError:
+        raise
+    except KeyError as error:
+        raise RecordError(f"{file}: a record without {error}; delete it and run again") from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RecordError(f"{file}: not a run record ({error}); delete it and run again") from error
+
+
+def stamped(content: dict) -> dict:
+    """A record's content with the checksum of all the rest, which an edit breaks."""
+    rest = {k: v for k, v in content.items() if k != "checksum"}
+    digest = hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16)
+    return {**rest, "checksum": digest.hexdigest()}
 
 
 def run_name(settings: dict) -> str:
@@ -80,18 +94,23 @@ def run_name(settings: dict) -> str:
 
 def provenance(device: torch.device) -> dict:
     """Where and with what a run is made."""
-    names = ("torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn")
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
         "device_type": device.type,
         "threads": torch.get_num_threads(),
         "precision": "float32",
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in names}, "cuda": torch.version.cuda},
+        "versions": versions(),
         "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "average_precision": "mAP: trapezoid, as both papers; mAP_step: step sum, as most libraries",
     }
+
+
+def versions() -> dict:
+    """Of everything whose version may move a figure."""
+    names = ("torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn")
+    return {"python": platform.python_version(), **{n: version(n) for n in names}, "cuda": torch.version.cuda}
 
 
 def _cpu_name() -> str:
@@ -117,14 +136,9 @@ def _commit() -> str:
 
 
 def write_json(file: Path, content: dict) -> None:
-    """Write, flush, rename: a reader sees the old file or the new one, never half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as out:
-        out.write(_readable(content))
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(file)
+    """Write a small file whole or not at all; several processes may do so at once, and the last one stays."""
+    with replacing(file, shared=True) as partial:
+        partial.write_text(_readable(content), encoding="utf-8")
 
 
 def _readable(content: dict) -> str:

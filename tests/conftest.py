@@ -11,10 +11,13 @@ from reprolib.datasets import LabelledTracklets, Split, Tracklets
 torch.set_num_threads(1)  # figures must not depend on the machine's cores
 
 
+WRITTEN = ("RUNS", "STORED_RUNS", "STATE", "LABELS", "STORED_LABELS", "CACHE", "FIGURES", "TABLES", "VERDICTS")
+
+
 @pytest.fixture
 def results_folder(tmp_path, monkeypatch):
     """Send every folder that a run writes to under ``tmp_path``."""
-    for name in ("RUNS", "STORED_RUNS", "STATE", "LABELS", "STORED_LABELS", "CACHE", "FIGURES", "TABLES", "VERDICTS"):
+    for name in WRITTEN:
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
     return tmp_path
 
@@ -22,15 +25,15 @@ def results_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny_network(monkeypatch):
     """Put four convolutions in place of every backbone: the same interface, a thousandth of the work."""
+    monkeypatch.setattr(model, "load_backbone", tiny_backbone)
 
-    def build(name, weights):
-        def layer(inside, outside):
-            return nn.Sequential(nn.Conv2d(inside, outside, 3, 2, 1), nn.BatchNorm2d(outside), nn.ReLU())
 
-        stem, body = nn.Sequential(layer(3, 8), layer(8, 16)), nn.Sequential(layer(16, 32), layer(32, 32))
-        return model.Backbone(nn.Sequential(stem, body), stem, body, 32)
+def tiny_backbone(name, weights):
+    def layer(inside, outside):
+        return nn.Sequential(nn.Conv2d(inside, outside, 3, 2, 1), nn.BatchNorm2d(outside), nn.ReLU())
 
-    monkeypatch.setattr(model, "load_backbone", build)
+    stem, body = nn.Sequential(layer(3, 8), layer(8, 16)), nn.Sequential(layer(16, 32), layer(32, 32))
+    return model.Backbone(nn.Sequential(stem, body), stem, body, 32)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from reprolib import paths
 
 LAYERS = [  # a module imports from rows above its own, never from its own
-    {"paths", "recipe"},
+    {"paths", "recipe", "files", "devices"},
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state"},
     {"extraction", "merging", "pretraining", "training"},

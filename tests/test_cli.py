@@ -75,11 +75,10 @@ def shelf(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_unknown_notebooks_and_parameters_are_refused_with_those_that_exist(shelf):
-    with pytest.raises(ValueError, match="01_good, 02_bad"):
-        batch.select(["77"])
-    with pytest.raises(ValueError, match="there are seeds, source"):
-        batch.reproduce(batch.select([]), {"sedes": "[0]"})
+def test_a_parameter_without_a_value_is_one_clear_line():
+    result = call("reproduce", "--set", "seeds")
+    assert result.exit_code == 1
+    assert "--set 'seeds': give name=value" in result.output
 
 
 def test_a_notebook_that_fails_is_named_and_the_others_still_run_with_their_parameters(shelf):

@@ -1,10 +1,14 @@
 """Decoding, the cache, and cropping in batch, held against PIL."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from reprolib.files import FolderError
 from reprolib.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -104,7 +108,17 @@ def test_a_truncated_image_is_named_and_leaves_no_cache(tmp_path):
     files[1].write_bytes(files[1].read_bytes()[:600])
     with pytest.raises(ImageError, match=r"1\.png"):
         load_images(files, (128, 64), cache=tmp_path / "cache" / "train.npy")
-    assert not list((tmp_path / "cache").iterdir())
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["train.npy.lock"]
+
+
+def test_a_cache_that_there_is_no_room_for_is_named_before_it_is_written(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(FolderError, match=r"cache: cannot be written to .*No space left"):
+        load_images(write_images(tmp_path, [(64, 32)] * 3), (128, 64), cache=tmp_path / "cache" / "train.npy")
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["train.npy.lock"]
 
 
 def test_a_cache_of_another_length_is_refused(tmp_path):

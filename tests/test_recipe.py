@@ -52,14 +52,6 @@ def test_only_the_supervised_bound_starts_from_identities():
     assert [r.name for r in RECIPES.values() if r.start == "identities"] == ["supervised"]
 
 
-@pytest.mark.parametrize(
-    "change", [{"merge_percent": 0}, {"merge_percent": 1}, {"merge_percent": -0.1}, {"temperature": 0}]
-)
-def test_settings_out_of_range_are_refused(change):
-    with pytest.raises(ValueError, match=next(iter(change))):
-        replace(BUC, **change)
-
-
 def test_an_unknown_choice_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="'minimum', 'maximum', 'centroid', 'average'"):
         Criterion(linkage="ward")

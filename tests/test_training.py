@@ -77,25 +77,6 @@ def test_training_leaves_the_callers_random_numbers_alone(tiny_network, tiny_spl
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_fewer_samples_than_a_batch_are_refused(tiny_network, tiny_split, images):
-    model = Model(BUC, backbone="resnet18", weights="none")
-    with pytest.raises(ValueError, match="fewer than one batch"):
-        train_stage(
-            model, images, tiny_split.train.starts[:5], torch.arange(4), LookupTable(4, 2048),
-            recipe=BUC, image_size=(32, 16), learning_rates=[0.1], seed=0, device=CPU,
-        )  # fmt: skip
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_which_rate(tiny_network, tiny_split, images):
-    model = Model(BUC, backbone="resnet18", weights="none")
-    torch.nn.init.constant_(model.head[0].weight, float("nan"))
-    with pytest.raises(ValueError, match="loss is nan in epoch 0"):
-        train_stage(
-            model, images, tiny_split.train.starts, torch.arange(48), LookupTable(48, 2048),
-            recipe=BUC, image_size=(32, 16), learning_rates=[0.1], seed=0, device=CPU,
-        )  # fmt: skip
-
-
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
 def test_extraction_with_folded_batchnorm_equals_the_plain_forward_pass(backbone, tiny_split, images):
     model = Model(BUC, backbone=backbone, weights="none")

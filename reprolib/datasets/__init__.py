@@ -11,8 +11,8 @@ import numpy as np
 from reprolib import paths
 from reprolib.datasets import cifar10, dukemtmc_reid, dukemtmc_videoreid, market1501, mars
 from reprolib.datasets.archives import DatasetError
-from reprolib.datasets.checking import Report, count, samples_per_identity, unreadable_images
-from reprolib.datasets.folders import locate
+from reprolib.datasets.checking import Report, count, require_usable, samples_per_identity, unreadable_images, unusable
+from reprolib.datasets.folders import locate, printable
 from reprolib.datasets.published import SOURCES
 from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
 
@@ -25,6 +25,7 @@ __all__ = [
     "check",
     "fingerprint",
     "load_dataset",
+    "require_usable",
     "summarize",
 ]
 
@@ -79,7 +80,7 @@ def _load(name: str, root: str | Path | None) -> Split:
     split = READERS[name](folder, problems)
     if problems:
         lines = [f"{source.title} cannot be used as it is: {len(problems):,} problem(s)", *problems[:5]]
-        raise DatasetError("\n  ".join([*lines, f"`reprolib check-data {name}` says more"]))
+        raise DatasetError(printable("\n  ".join([*lines, f"`reprolib check-data {name}` says more"])))
     for part, there in count(split, has_distractors=source.has_distractors).items():
         if there != (published := source.counts[part]):
             warnings.warn(f"{folder}: {part} has {there}; published: {published}", stacklevel=3)
@@ -99,6 +100,7 @@ def check(name: str, root: str | Path | None = None, *, deep: bool = False) -> R
         folder = locate(source, paths.data_root(root))
         split = READERS[name](folder, problems)
         counts = count(split, has_distractors=source.has_distractors)
+        problems += [] if problems else unusable(split)
         problems += unreadable_images(split) if deep else []
     except DatasetError as error:
         problems.append(str(error))
@@ -124,5 +126,5 @@ def fingerprint(tracklets: Tracklets) -> str:
         digest.update(np.ascontiguousarray(tracklets.frames))
     else:
         for file in tracklets.frames:
-            digest.update(f"{file.parent.name}/{file.name}/{file.stat().st_size}\n".encode())
+            digest.update(f"{file.parent.name}/{file.name}/{file.stat().st_size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

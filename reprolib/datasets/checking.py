@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from reprolib.datasets.archives import DatasetError
+from reprolib.datasets.folders import printable
 from reprolib.datasets.published import Counts, Source
 from reprolib.datasets.split import Split
 
@@ -42,7 +44,7 @@ class Report:
         lines += [f"    {problem}" for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
             lines.append(f"    and {len(self.problems) - SHOWN:,} more")
-        return "\n".join([*lines, f"  source: {self.source.origin}", f"  terms: {self.source.terms}"])
+        return printable("\n".join([*lines, f"  source: {self.source.origin}", f"  terms: {self.source.terms}"]))
 
 
 def count(split: Split, *, has_distractors: bool) -> dict[str, Counts]:
@@ -59,6 +61,33 @@ def count(split: Split, *, has_distractors: bool) -> dict[str, Counts]:
 def samples_per_identity(split: Split) -> list[int]:
     """Training samples of each identity, the most frequent first (DBC Fig. 1)."""
     return sorted(np.unique(split.train_pids, return_counts=True)[1].tolist(), reverse=True)
+
+
+def require_usable(split: Split) -> None:
+    """Raise DatasetError where a run on the dataset could not be evaluated, or not fairly."""
+    if problems := unusable(split):
+        raise DatasetError("\n  ".join([f"{split.name} cannot be used as it is:", *problems]))
+
+
+def unusable(split: Split) -> list[str]:
+    """Why a run on the dataset could not be evaluated, or not fairly; empty where it could."""
+    sets = {"training": split.train, "query": split.query, "gallery": split.gallery}
+    if empty := [name for name, tracklets in sets.items() if len(tracklets) == 0]:
+        return [f"0 {name} images that count; unpack the dataset's archive again" for name in empty]
+    problems = []
+    seen = set(zip(split.gallery.pids.tolist(), split.gallery.camids.tolist(), strict=True))
+    cameras = {camid for _, camid in seen}
+    queries = zip(split.query.pids.tolist(), split.query.camids.tolist(), strict=True)
+    if not any((pid, other) in seen for pid, camid in queries for other in cameras - {camid}):
+        problems.append(
+            f"no query has a match from another camera, the gallery's are {sorted(cameras)}; add images of others"
+        )
+    shared = np.intersect1d(split.train_pids, np.concatenate([split.query.pids, split.gallery.pids]))
+    if len(shared) and split.name != "cifar10":  # its pids are classes
+        problems.append(
+            f"{len(shared)} identities are in training and in test, first {shared[0]}; take them out of one of the two"
+        )
+    return problems
 
 
 def unreadable_images(split: Split) -> list[str]:

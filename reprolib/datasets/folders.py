@@ -61,8 +61,9 @@ def subfolders(folder: Path, problems: list[str]) -> list[Path]:
     """Folders within ``folder`` in the order of their names."""
     found = []
     for entry in _entries(folder, problems):
-        if entry.is_dir():
-            found.append(Path(entry.path))
+        path = Path(entry.path)
+        if path.is_dir():  # unlike the entry's own, False for links that lead in a circle
+            found.append(path)
         else:
             problems.append(f"{entry.path}: a file where this dataset has folders; move it elsewhere")
     return found
@@ -84,6 +85,11 @@ def _is_empty(entry: os.DirEntry) -> bool:
         return entry.stat().st_size == 0
     except OSError:  # a broken link, a folder that may not be entered
         return True
+
+
+def printable(text: str) -> str:
+    """The text with what stands for undecodable bytes of file names written out."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def labelled(samples: Samples) -> LabelledTracklets:

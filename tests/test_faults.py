@@ -1,0 +1,449 @@
+"""Bad input, a line each: what is tried, and what is said of it before anything is trained."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import warnings
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_split
+from PIL import Image
+from safetensors.torch import save_file
+from test_datasets import batches, draw, draw_dataset, write_batches
+
+import reprolib
+from reprolib import BUC, Criterion, LookupTable, batch, load_dataset, pipeline, training
+from reprolib.datasets import archives
+from reprolib.extraction import extract
+from reprolib.images import load_images
+from reprolib.model import Model, load_backbone
+from reprolib.record import RunRecord, load_record
+
+SIZE = (32, 16)
+NETWORK = {"backbone": "resnet18", "weights": "none", "image_size": SIZE, "device": "cpu"}
+CPU = torch.device("cpu")
+
+
+def run(split=None, **settings):
+    reprolib.run(BUC, split or make_split(), **NETWORK | settings)
+
+
+def photo(folder: Path, *, mode="RGB", kind="JPEG", size=SIZE) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(folder / "photo.jpg", kind)
+    return folder / "photo.jpg"
+
+
+def written(file: Path, content: bytes) -> Path:
+    file.write_bytes(content)
+    return file
+
+
+def truncated(file: Path) -> Path:
+    return written(file, file.read_bytes()[:-300])
+
+
+def said_to_be(file: Path, width: int, height: int) -> Path:
+    """A PNG whose header is edited to say that it is larger."""
+    content = file.read_bytes()
+    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    return written(file, content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+
+
+def decode(file: Path):
+    return load_images((file,), SIZE).pixels
+
+
+def cached(folder: Path, content: bytes) -> Path:
+    written(folder / "cache.sizes.npy", content)
+    return written(folder / "cache.npy", content)
+
+
+def market(folder: Path, *, query="0001_c1s1_001051_00.jpg", gallery="0001_c2s1_000301_00.jpg", train=()) -> Path:
+    """The folder of a small Market-1501 of this query, this gallery and further training images."""
+    place = draw_dataset("market1501", folder)
+    for part, name in (("query", query), ("bounding_box_test", gallery)):
+        for file in (place / part).iterdir():
+            file.unlink()
+        draw(place / part / name)
+    for name in train:
+        draw(place / "bounding_box_train" / name)
+    return place
+
+
+def looped(folder: Path, link: str) -> Path:
+    """A small Market-1501 in which a file or folder is a link to itself."""
+    path = market(folder) / link
+    if path.exists():
+        path.rename(folder / "away")
+    path.symlink_to(path)
+    return path
+
+
+def load(folder: Path, name: str = "market1501"):
+    with warnings.catch_warnings(action="ignore"):  # it is not the whole of the dataset
+        return load_dataset(name, root=folder)
+
+
+def tar(folder: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Path:
+    with tarfile.open(folder / "Market-1501.tar.gz", "w:gz") as file:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, link
+        file.addfile(member, io.BytesIO())
+    return folder
+
+
+def packed(folder: Path, *names: str, content: bytes = b"", mode: int = 0o100644) -> Path:
+    with zipfile.ZipFile(folder / "Market-1501.zip", "w") as file:
+        for name in names:
+            member = zipfile.ZipInfo(name)
+            member.external_attr, member.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+            file.writestr(member, content)
+    return folder
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder / "escaped"),)
+
+
+def evil_batches(folder: Path) -> Path:
+    evil = batches() | {"data_batch_3": pickle.dumps({b"data": Evil(folder)}, protocol=2)}
+    write_batches(folder / "cifar-10-python.tar.gz", evil)
+    return folder
+
+
+def evil_weights(folder: Path) -> Path:
+    torch.save({"conv1.weight": Evil(folder)}, folder / "weights.pth")
+    return folder / "weights.pth"
+
+
+def weights(folder: Path, name: str, shape: tuple[int, ...]) -> Path:
+    save_file({name: torch.zeros(shape)}, folder / "weights.safetensors")
+    return folder / "weights.safetensors"
+
+
+def record(change=lambda content: None) -> RunRecord:
+    """Write a record, change its file, read it."""
+    settings = {"dataset": "tiny", "identities": None, "recipe": {"name": "buc"}, "backbone": "resnet18"}
+    whole = RunRecord(settings | {"image_size": [32, 16], "seed": 0}, {}, {}, [{"metrics": {"rank-1": 0.5}}], 0)
+    file = whole.save()
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    return load_record(file)
+
+
+def model() -> Model:
+    return Model(BUC, backbone="resnet18", weights="none")
+
+
+def train(network: Model, *, samples: int = 48):
+    split = make_split()
+    return training.train_stage(
+        network, load_images(split.train.frames, SIZE), split.train.starts[: samples + 1], torch.arange(samples),
+        LookupTable(samples, 2048), recipe=BUC, image_size=SIZE, learning_rates=[0.1], seed=0, device=CPU,
+    )  # fmt: skip
+
+
+def train_on_nan():
+    network = model()
+    torch.nn.init.constant_(network.head[0].weight, float("nan"))
+    train(network)
+
+
+def with_room_for(images: int, function, patch: pytest.MonkeyPatch):
+    """Call it on a device whose memory is full when a forward pass has more than so many images."""
+    pool = Model.pool
+
+    def limited(self, frames):
+        if len(frames) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pool(self, frames)
+
+    patch.setattr(Model, "pool", limited)
+    return function()
+
+
+def features():
+    split = make_split()
+    return extract(
+        model().eval(), load_images(split.train.frames, SIZE), split.train.starts, image_size=SIZE, device=CPU
+    )
+
+
+def with_gpus(count: int, device: str, patch: pytest.MonkeyPatch):
+    patch.setattr(torch.cuda, "device_count", lambda: count)
+    run(device=device)
+
+
+def few_members(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    patch.setattr(archives, "MAX_MEMBERS", 5)
+    return packed(folder, *(f"query/{k}.jpg" for k in range(6)))
+
+
+OTHER = "0002_c1s1_000999_00.jpg"
+LATIN_1 = os.fsdecode("0002_c1s1_000451_03é.jpg".encode("latin-1"))
+FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what it does; what is said
+    # Images
+    ("a truncated JPEG", lambda f, p: decode(truncated(photo(f))), r"photo\.jpg: not a readable .*truncated.*restore"),
+    ("a JPEG of no bytes", lambda f, p: decode(written(f / "photo.jpg", b"")), r"photo\.jpg: not a readable .*restore"),
+    ("a page named .jpg", lambda f, p: decode(written(f / "photo.jpg", b"<html>")), r"photo\.jpg: not a .*restore it"),
+    ("1x1 pixels", lambda f, p: decode(photo(f, size=(1, 1))), r"photo\.jpg: .*of 1x1 pixels, where 8 .*restore it"),
+    (
+        "20,000x20,000 pixels",
+        lambda f, p: decode(said_to_be(photo(f, kind="PNG"), 20_000, 20_000)),
+        r"photo\.jpg: not a readable image .*400000000 pixels.*restore it",
+    ),
+    (
+        "a damaged cache",
+        lambda f, p: load_images((photo(f),), SIZE, cache=cached(f, b"no array")),
+        r"cache\.npy: .*delete it, it is made anew",
+    ),
+    # Datasets
+    (
+        "an image that is a link to itself",
+        lambda f, p: load(looped(f, f"query/{OTHER}").parent.parent),
+        rf"{OTHER}: empty .*take it",
+    ),
+    ("a folder that is a link to itself", lambda f, p: load(looped(f, "query").parent), r"query: missing; unpack"),
+    (
+        "a root that is a link to itself",
+        lambda f, p: load(looped(f, "loop")),
+        "loop: no such folder",
+    ),
+    ("a name in another encoding", lambda f, p: load(market(f, train=[LATIN_1])), r"03\\xe9\.jpg: no file .*; move it"),
+    (
+        "no query that counts",
+        lambda f, p: run(load(market(f, query="-1_c1s1_000401_03.jpg"))),
+        "0 query images.*unpack",
+    ),
+    (
+        "a split without a gallery",
+        lambda f, p: run(replace(make_split(), gallery=make_split().gallery.take([]))),
+        "0 gallery images that count; unpack",
+    ),
+    (
+        "an identity in training and test",
+        lambda f, p: run(load(market(f, train=["0001_c1s1_000451_03.jpg"]))),
+        "market1501 cannot be used as it is:\n  1 identities are in training and in test, first 1; take them out",
+    ),
+    (
+        "one camera only",
+        lambda f, p: run(load(market(f, gallery="0001_c1s1_000301_00.jpg"))),
+        r"no query has a match from another camera, the gallery's are \[0\]; add",
+    ),
+    ("no identities", lambda f, p: run(identities=0), "identities=0: tiny has 12 training identities"),
+    (
+        "more identities than there are",
+        lambda f, p: run(identities=13),
+        "identities=13: tiny has 12 training identities",
+    ),
+    # Archives
+    ("an absolute path", lambda f, p: load(tar(f, f"{f}/escaped")), r"Market-1501\.tar\.gz: refused.*download it from"),
+    (
+        "a path that leads out",
+        lambda f, p: load(tar(f, "../escaped")),
+        r"tar\.gz: refused, for '\.\./escaped' is a link or",
+    ),
+    (
+        "a path out by a way round",
+        lambda f, p: load(tar(f, "query/../../escaped")),
+        r"tar\.gz: refused.*download it from",
+    ),
+    ("a path out on Windows", lambda f, p: load(tar(f, "..\\escaped")), r"tar\.gz: refused.*download it from"),
+    ("a path with a drive", lambda f, p: load(tar(f, "C:\\escaped")), r"tar\.gz: refused.*download it from"),
+    ("a link", lambda f, p: load(tar(f, "query", tarfile.SYMTYPE, "/etc")), r"tar\.gz: refused.*download it from"),
+    (
+        "a hard link",
+        lambda f, p: load(tar(f, "query", tarfile.LNKTYPE, "../escaped")),
+        r"tar\.gz: refused.*download it",
+    ),
+    ("a pipe", lambda f, p: load(tar(f, "query", tarfile.FIFOTYPE)), r"tar\.gz: refused.*download it from"),
+    ("a device file", lambda f, p: load(tar(f, "query", tarfile.CHRTYPE)), r"tar\.gz: refused.*download it from"),
+    (
+        "a zip's path that leads out",
+        lambda f, p: load(packed(f, "../escaped")),
+        r"Market-1501\.zip: refused.*download it",
+    ),
+    ("a zip's absolute path", lambda f, p: load(packed(f, f"{f}/escaped")), r"Market-1501\.zip: refused.*download it"),
+    ("a zip's link", lambda f, p: load(packed(f, "l", content=b"/etc", mode=0o120777)), r"\.zip: refused.*download it"),
+    (
+        "a bomb",
+        lambda f, p: load(packed(f, f"query/{OTHER}", content=bytes(10**7))),
+        r"\.zip: refused.*bytes; check where",
+    ),
+    (
+        "more files than any dataset",
+        lambda f, p: load(few_members(f, p)),
+        r"\.zip: refused.*more than 5 files.*check where",
+    ),
+    (
+        "a batch that runs code",
+        lambda f, p: load(evil_batches(f), "cifar10"),
+        r"data_batch_3.*call \w+\.mkdir\); download",
+    ),
+    # Weights
+    (
+        "weights that run code",
+        lambda f, p: load_backbone("resnet18", evil_weights(f)),
+        r"weights\.pth: refused.*give a state",
+    ),
+    (
+        "weights that are not there",
+        lambda f, p: load_backbone("resnet18", f / "w.pth"),
+        r"w\.pth: no such weights; give",
+    ),
+    (
+        "weights of another backbone",
+        lambda f, p: load_backbone("resnet18", weights(f, "features.0.0.weight", (32, 3, 3, 3))),
+        r"weights\.safetensors: not weights of resnet18, give such or name their backbone: 100 missing .*, 1 unknown",
+    ),
+    (
+        "weights of another shape",
+        lambda f, p: load_backbone("resnet18", weights(f, "conv1.weight", (8, 3, 3, 3))),
+        r"weights\.safetensors: not weights of resnet18, give such: .*size mismatch",
+    ),
+    *(
+        (
+            f"weights cut off, {ending}",
+            lambda f, p, ending=ending: load_backbone("resnet18", written(f / f"w{ending}", b"PK\3\4 and no more")),
+            rf"w\{ending}: not weights of resnet18, give such|w\{ending}: refused",
+        )
+        for ending in (".pth", ".safetensors")
+    ),
+    (
+        "an unknown backbone",
+        lambda f, p: load_backbone("resnet19", "none"),
+        "'resnet19' is not one of resnet50, resnet18",
+    ),
+    # Recipes
+    ("merge_percent 0", lambda f, p: replace(BUC, merge_percent=0), "merge_percent=0 must lie between 0 and 1"),
+    ("merge_percent 1", lambda f, p: replace(BUC, merge_percent=1), "merge_percent=1 must lie between 0 and 1"),
+    (
+        "merge_percent below 0",
+        lambda f, p: replace(BUC, merge_percent=-0.1),
+        r"merge_percent=-0\.1 must lie between 0 and",
+    ),
+    ("a temperature of 0", lambda f, p: replace(BUC, temperature=0), "temperature=0 must be positive"),
+    ("λ NaN", lambda f, p: Criterion(regularizer_weight=float("nan")), "regularizer_weight=nan must be finite and not"),
+    (
+        "λ below 0",
+        lambda f, p: Criterion(regularizer_weight=-1),
+        "regularizer_weight=-1 must be finite and not negative",
+    ),
+    ("an unknown linkage", lambda f, p: Criterion(linkage="ward"), "'ward' is not one of 'minimum', 'maximum'"),
+    # Training
+    (
+        "fewer samples than a batch",
+        lambda f, p: train(model(), samples=4),
+        "4 training samples are fewer than one batch",
+    ),
+    ("a loss that is NaN", lambda f, p: train_on_nan(), r"the loss is nan in epoch 0: lower learning_rate=0\.1"),
+    # Devices
+    ("an unknown device", lambda f, p: run(device="abacus"), "device 'abacus' is unknown; give cpu, cuda or cuda:N"),
+    ("a device without memory", lambda f, p: run(device="meta"), "device 'meta' is unknown; give cpu, cuda or cuda:N"),
+    ("CUDA where there is none", lambda f, p: with_gpus(0, "cuda", p), "device 'cuda': 0 CUDA devices here; give cpu"),
+    ("the second of one", lambda f, p: with_gpus(1, "cuda:1", p), "device 'cuda:1': 1 CUDA devices here; give cpu or"),
+    (
+        "a batch that the device has no room for",
+        lambda f, p: with_room_for(5, lambda: train(model()), p),
+        "out of memory on cpu with batch_size=16: 4 would fit; give a recipe of another batch_size",
+    ),
+    (
+        "two samples that the device has no room for",
+        lambda f, p: with_room_for(1, lambda: train(model()), p),
+        "out of memory on cpu with batch_size=16: none would fit; give .* a smaller image_size",
+    ),
+    (
+        "one image that the device has no room for",
+        lambda f, p: with_room_for(0, features, p),
+        "out of memory on cpu with one image of 32x16; give a smaller image_size",
+    ),
+    # Records and notebooks
+    (
+        "another version's record",
+        lambda f, p: record(lambda c: c.update(format=2)),
+        r"tiny_.*\.json: .*version.*delete it",
+    ),
+    (
+        "an edited record",
+        lambda f, p: record(lambda c: c.update(selected=1)),
+        r"tiny_.*\.json: edited .*checksum.*restore",
+    ),
+    (
+        "a number edited",
+        lambda f, p: record(lambda c: c["stages"][0]["metrics"].update({"rank-1": 0.6})),
+        r"json: edited",
+    ),
+    (
+        "a record without checksum",
+        lambda f, p: record(lambda c: c.pop("checksum")),
+        r"json: .*without 'checksum'; delete",
+    ),
+    (
+        "a half-written record",
+        lambda f, p: load_record(written(f / "r.json", b'{"form')),
+        r"r\.json: not a run .*delete",
+    ),
+    ("a record that is a folder", lambda f, p: load_record(f), "not a run record .*Is a directory"),
+    ("an unknown notebook", lambda f, p: batch.select(["77"]), r"begins with \['77'\]; there are 00_tour"),
+    (
+        "a notebook's unknown parameter",
+        lambda f, p: batch.reproduce(batch.select(["00"]), {"sedes": "[0]"}),
+        r"unknown parameters \['sedes'\]; there are .*seeds",
+    ),
+]
+
+
+@pytest.mark.usefixtures("tiny_network", "results_folder")
+@pytest.mark.parametrize(("attempt", "message"), [pytest.param(*line[1:], id=line[0]) for line in FAULTS])
+def test_bad_input_is_answered_by_what_is_wrong_and_what_to_do(tmp_path, monkeypatch, attempt, message):
+    monkeypatch.setattr(pipeline, "train_stage", lambda *a, **k: pytest.fail("it was trained on"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(ValueError, match=f"(?s){message}") as error:
+        attempt(folder, monkeypatch)
+    assert error.type is not UnicodeDecodeError
+    there = {file.name for file in tmp_path.rglob("*")}
+    assert not {name for name in there if name == "escaped" or name.endswith(".partial") or name.startswith(".")}
+
+
+@pytest.mark.parametrize(
+    "options", [{"kind": "PNG"}, {"mode": "CMYK"}, {"mode": "L"}, {"mode": "L", "kind": "PNG"}], ids=str
+)
+def test_other_kinds_of_image_named_jpg_are_taken_as_three_colors(tmp_path, options):
+    file = photo(tmp_path, **options)
+    with Image.open(file) as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert np.array_equal(decode(file)[0], expected)
+
+
+def test_an_image_whose_name_is_in_another_encoding_is_read(tmp_path):
+    folder = draw_dataset("cifar10", tmp_path)
+    draw(folder / "train" / "ship" / LATIN_1)
+    split = load(tmp_path, "cifar10")
+    assert len(split.train) == 5
+    assert decode(split.train.frames[0]).shape == (1, 16, 8, 3)
+    assert reprolib.datasets.fingerprint(split.train)
+
+
+def test_extraction_halves_its_batch_until_it_fits(tiny_network, monkeypatch):
+    torch.manual_seed(0)
+    expected = features()
+    torch.manual_seed(0)
+    torch.testing.assert_close(with_room_for(5, features, monkeypatch), expected, atol=1e-6, rtol=1e-5)

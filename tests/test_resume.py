@@ -1,0 +1,238 @@
+"""Nothing that was computed is lost and nothing is mixed: runs that are killed, starved, doubled, or made otherwise."""
+
+import errno
+import os
+import random
+import shutil
+import time
+from dataclasses import replace
+
+import pytest
+from conftest import make_split
+from tiny_run import NETWORK, QUICK, figures, leftovers, start, the_record
+
+import reprolib
+from reprolib import BUC, BUC_RELEASED, DBC, OIM, paths, state
+from reprolib.files import FolderError
+from reprolib.state import StateError
+
+PATIENCE = 300  # seconds that a process may take; it takes one, on a core of its own
+
+
+@pytest.fixture
+def tiny_run(results_folder, tiny_network, tiny_split, monkeypatch):
+    """A run in this process that saves every epoch."""
+    monkeypatch.setattr(state, "SAVE_EVERY", 0)
+
+    def run(recipe=BUC, split=tiny_split, **settings):
+        return reprolib.run(replace(recipe, **QUICK), split, **(NETWORK | settings))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The record of a run that nothing disturbed, and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("whole")
+    start(folder).join(PATIENCE)  # the server has to import torch first
+    shutil.rmtree(folder)
+    begun = time.monotonic()
+    start(folder).join(PATIENCE)
+    return the_record(folder), time.monotonic() - begun
+
+
+class CutOff(BaseException):
+    """The process ends here."""
+
+
+def cut_off(monkeypatch, run, *, after: int) -> None:
+    """Run until ``after`` saves of a stage in the making were written."""
+    save, count = state.Checkpoint.save, 0
+
+    def counted(self, tensors):
+        nonlocal count
+        save(self, tensors)
+        count += 1
+        if count == after:
+            raise CutOff
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state.Checkpoint, "save", counted)
+        with pytest.raises(CutOff):
+            run()
+
+
+def test_a_run_killed_at_twenty_random_moments_ends_in_the_same_record(whole, tmp_path):
+    record, seconds = whole
+    rng, kills, chain = random.Random(0), 0, 0
+    while kills < 20:
+        chain += 1
+        folder = tmp_path / str(chain)
+        while True:
+            process = start(folder)
+            process.join(rng.uniform(0, seconds))
+            if process.exitcode is not None:
+                break
+            process.kill()
+            process.join()
+            kills += 1
+        assert process.exitcode == 0, (folder / "log").read_text()
+        assert figures(the_record(folder)) == figures(record)
+        assert leftovers(folder) == []
+
+
+@pytest.mark.parametrize("write", [1, 2, 5, 7, 9, 16, 20])
+def test_a_run_killed_in_the_middle_of_a_write_ends_in_the_same_record(whole, tmp_path, write):
+    killed = start(tmp_path / "run", die_at_write=write)
+    killed.join(PATIENCE)
+    assert killed.exitcode == -9
+    assert leftovers(tmp_path)
+    again = start(tmp_path / "run")
+    again.join(PATIENCE)
+    assert again.exitcode == 0
+    assert figures(the_record(tmp_path / "run")) == figures(whole[0])
+    assert leftovers(tmp_path) == []
+
+
+def test_of_two_processes_that_ask_for_the_same_run_one_trains_and_the_other_waits_and_reads(whole, tmp_path):
+    first = start(tmp_path / "run", epochs=40)
+    while not list(tmp_path.rglob("*.training.safetensors")):
+        time.sleep(0.01)
+    second = start(tmp_path / "run", epochs=40)
+    for process in (first, second):
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    log = (tmp_path / "run" / "log").read_text()
+    assert log.count("another process is at it; waiting for its result") == 1
+    assert log.count("training\n") == len(the_record(tmp_path / "run").stages)
+
+
+def test_the_lock_of_a_dead_process_is_free(whole, tmp_path):
+    first = start(tmp_path / "run", epochs=40)
+    while not list(tmp_path.rglob("*.training.safetensors")):
+        time.sleep(0.01)
+    first.kill()
+    first.join()
+    assert len(list(tmp_path.rglob("*.lock"))) == 2
+    second = start(tmp_path / "run", epochs=40)
+    second.join(PATIENCE)
+    assert second.exitcode == 0
+    assert "waiting" not in (tmp_path / "run" / "log").read_text()
+
+
+def test_a_process_out_of_disk_says_where_and_the_same_command_goes_on_with_more(whole, tmp_path):
+    starved = start(tmp_path / "run", largest_file=30_000)  # bytes; the weights take more
+    starved.join(PATIENCE)
+    assert starved.exitcode == 1
+    log = (tmp_path / "run" / "log").read_text()
+    assert f"{tmp_path / 'run' / 'state'}: cannot be written to" in log
+    assert "File too large" in log
+    assert "make room or give leave to write there" in log
+    assert leftovers(tmp_path) == []
+    start(tmp_path / "run").join(PATIENCE)
+    assert figures(the_record(tmp_path / "run")) == figures(whole[0])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "frames", "backbone", "after", "left"),
+    [
+        (BUC, 1, "resnet18", 1, 7),
+        (BUC, 1, "mobilenet_v2", 2, 6),  # its tensors have the channels last
+        (DBC, 1, "resnet18", 3, 5),
+        (OIM, 1, "resnet18", 4, 4),
+        (BUC_RELEASED, 1, "resnet18", 6, 2),
+        (BUC, 3, "resnet18", 7, 7),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_stage_cut_off_goes_on_after_its_last_epoch_bit_for_bit(
+    tiny_run, monkeypatch, recipe, frames, backbone, after, left
+):
+    split = make_split(frames=frames)
+    record = tiny_run(recipe, split, backbone=backbone)
+    cut_off(monkeypatch, lambda: tiny_run(recipe, split, backbone=backbone, fresh=True), after=after)
+    epochs = []
+    save = state.Checkpoint.save
+    monkeypatch.setattr(state.Checkpoint, "save", lambda self, tensors: epochs.append(1) or save(self, tensors))
+    assert figures(tiny_run(recipe, split, backbone=backbone)) == figures(record)
+    assert len(epochs) == left
+    assert leftovers(paths.STATE) == []
+
+
+def test_nothing_is_saved_of_a_stage_that_takes_less_than_the_interval(tiny_run, monkeypatch):
+    monkeypatch.setattr(state, "SAVE_EVERY", 60)
+    monkeypatch.setattr(state, "replacing", lambda file: pytest.fail(f"{file} is written"))
+    state.Checkpoint(paths.STATE / "stage", {}).save({})
+    assert not paths.STATE.exists()
+
+
+@pytest.mark.parametrize(("code", "full"), [(errno.ENOSPC, 1), (errno.ENOSPC, 6), (errno.EROFS, 8), (errno.ENOSPC, 20)])
+def test_a_write_that_fails_names_the_folder_and_leaves_the_last_good_state(tiny_run, monkeypatch, code, full):
+    record = tiny_run()
+    fsync, count = os.fsync, 0
+
+    def fail(descriptor):
+        nonlocal count
+        count += 1
+        if count == full:
+            raise OSError(code, os.strerror(code))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(FolderError, match=rf"{paths.STATE.parent}/\w+.*: cannot be written to .*make room or give"):
+            tiny_run(fresh=True)
+    assert not list(paths.STATE.parent.rglob("*.partial"))
+    assert figures(tiny_run()) == figures(record)
+
+
+def test_a_results_folder_that_cannot_be_made_is_named_before_training(tiny_run, monkeypatch, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(paths, "STATE", tmp_path / "file" / "state")
+    with pytest.raises(FolderError, match=r"file/state: cannot be written to .*Not a directory"):
+        tiny_run()
+
+
+@pytest.mark.parametrize("after", [2, 5])  # in the first stage, in the second
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("SOURCE", "other", r"reprolib was '.+, source \w+', is '.+, source other'"),
+        ("versions", lambda: {"torch": "1.0"}, r"torch was '.+', is '1\.0'"),
+    ],
+    ids=["code", "versions"],
+)
+def test_state_of_other_code_or_versions_is_refused_by_name_and_fresh_starts_over(
+    tiny_run, monkeypatch, after, name, change, message
+):
+    cut_off(monkeypatch, tiny_run, after=after)
+    monkeypatch.setattr(state, name, change)
+    with pytest.raises(StateError, match=rf"saved by an earlier run .*{message}.*start over: --fresh"):
+        tiny_run()
+    record = tiny_run(fresh=True)
+    monkeypatch.setattr(state, name, None)  # a finished run is read, whatever made it
+    assert vars(tiny_run()) == vars(record)
+
+
+def test_state_evaluated_on_another_gallery_is_refused(tiny_run, tiny_split, monkeypatch):
+    cut_off(monkeypatch, tiny_run, after=5)
+    fewer = replace(tiny_split, gallery=tiny_split.gallery.take(range(40)))
+    with pytest.raises(StateError, match=r"gallery was '.+', is '.+'"):
+        tiny_run(split=fewer)
+
+
+@pytest.mark.parametrize("file", ["content.json", "model.safetensors", "stage_01.training.safetensors"])
+def test_damaged_state_is_named(tiny_run, monkeypatch, file):
+    cut_off(monkeypatch, tiny_run, after=5)
+    for damaged in paths.STATE.rglob(file):
+        damaged.write_bytes(damaged.read_bytes()[:50])
+    with pytest.raises(StateError, match=r"damaged .*start over: --fresh"):
+        tiny_run()
+
+
+def test_state_that_does_not_say_what_made_it_is_refused(tiny_run, monkeypatch):
+    cut_off(monkeypatch, tiny_run, after=5)
+    for content in paths.STATE.rglob("content.json"):
+        content.write_text('{"entry": {}}')
+    with pytest.raises(StateError, match="does not say with what it was made"):
+        tiny_run()

@@ -39,7 +39,7 @@ test: setup
 audit: setup
 	@$(BIN)/uvx --quiet pip-audit --version || { echo "make audit: pip-audit cannot be fetched: it needs the network"; exit 1; }
 	@$(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements.lock \
-		|| { echo "make audit: see above: a vulnerability, or no way to the advisories on pypi.org. Advisory: no test asks"; exit 1; }
+		|| { echo "make audit: see above: a vulnerability, or no way to the advisories. No test asks this"; exit 1; }
 
 notebooks: setup
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \

@@ -3,11 +3,13 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 
-.PHONY: help setup reproduce test notebooks format lock clean
+.PHONY: help setup reproduce test notebooks bench format lock clean
 help:
 	@echo "make reproduce   run every notebook on the embedded data set, print each claim with its verdict"
 	@echo "make test        format, lint, unit tests, stored notebooks"
 	@echo "make notebooks   run the stored notebooks again in place, to renew their outputs"
+	@echo "make bench       time merging, ranking and table update beside the bare matrix product: half an hour"
+	@echo "                 BENCH='--device cuda' on a GPU, BENCH=--quick at tiny sizes"
 	@echo "make format      let ruff format and mend what it can"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
 
@@ -33,6 +35,9 @@ notebooks: setup
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 		--ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
 		--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags notebooks/*.ipynb
+
+bench: setup
+	$(BIN)/python -m benchmarks $(BENCH)
 
 format: setup
 	$(BIN)/ruff format .

@@ -1,6 +1,8 @@
 """Records on disk, the papers' numbers, and what may be concluded: compare(), verdict(), provenance()."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,8 +15,9 @@ from reprolib import paths
 from reprolib.pipeline import NETWORKS, PAPERS_NETWORK, run
 from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
+from reprolib.timings import Benchmark, load_benchmark
 
-Margins = Callable[[list[RunRecord]], list[float]]
+Margins = Callable[[list], list[float]]  # from the records, or benchmarks, of one column
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Claim:
 
     text: str
     margins: Margins
+    unit: str = "points"  # of a margin
+    digits: int = 1
+    over: str = "seeds"  # what there is a margin for each of
 
 
 def higher(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
@@ -90,6 +96,26 @@ def stored(recipes: Sequence[Recipe], *, other_than: str | None = None) -> list[
     ]
 
 
+def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchmark]:
+    """What each machine measured by ``make bench``; with "run" what this one measures now, at up to ``up_to`` images.
+
+    Raises:
+        ValueError: an unknown source.
+        RecordError: nothing is stored.
+    """
+    if source not in ("stored", "run"):
+        raise ValueError(f'source={source!r} is not one of "stored", "run"')
+    if source == "run":
+        options = ["--up-to", str(up_to), "--no-references", "--output", str(paths.BENCH)]
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks", *options], cwd=paths.ROOT, stdout=subprocess.DEVNULL, check=True
+        )
+    files = sorted((paths.STORED_BENCH if source == "stored" else paths.BENCH).glob("*.json"))
+    if not files:
+        raise RecordError('nothing is measured yet; measure it: make bench, or set source = "run"')
+    return [load_benchmark(file) for file in files]
+
+
 def _is_of(record: RunRecord, recipe: Recipe) -> bool:
     """Same settings; one that is newer than the record counts by its default, which is what the record ran with."""
     defaults = {f.name: f.default for f in fields(Recipe)}
@@ -100,8 +126,10 @@ def _by_seed(records: list[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:
     return {r.settings["seed"]: r for r in records if _is_of(r, recipe)}
 
 
-def column(record: RunRecord) -> str:
-    """What a record's numbers stand under: dataset, backbone and image size, which are never mixed."""
+def column(record: RunRecord | Benchmark) -> str:
+    """What numbers stand under and are never mixed: dataset, backbone and image size; the machine of a benchmark."""
+    if isinstance(record, Benchmark):
+        return record.column
     s = record.settings
     subset = f", {s['identities']} identities" if s["identities"] else ""
     height, width = s["image_size"]
@@ -110,9 +138,9 @@ def column(record: RunRecord) -> str:
     return f"{s['dataset']}{subset} · {s['backbone']} {pretrained} {height}×{width}"
 
 
-def columns(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
     """Records by the column that they stand under, in the order given."""
-    found: dict[str, list[RunRecord]] = {}
+    found: dict[str, list] = {}
     for record in records:
         found.setdefault(column(record), []).append(record)
     return found
@@ -203,7 +231,9 @@ def judge(margins: list[float]) -> str:
     return "partly" if mean(margins) > 0 else "not reproduced"
 
 
-def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expected: str, source: str = "stored") -> None:
+def verdict(
+    claim: Claim, records: Sequence[RunRecord | Benchmark], *, exhibit: str, expected: str, source: str = "stored"
+) -> None:
     """Print the claim's verdict in each column, and keep it for the scorecard.
 
     Over several columns: reproduced if it is in all, not reproduced if in none, else partly.
@@ -222,9 +252,8 @@ def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expecte
     overall = found.pop() if len(found) == 1 else "partly"
     print(f"{overall.upper()}: {claim.text}")
     for r in rows:
-        print(
-            f"  {r['verdict']} on {r['column']}: {r['margin']:+.1f} points, holds in {r['holds']} of {r['seeds']} seeds"
-        )
+        margin, holds = f"{r['margin']:+.{claim.digits}f} {claim.unit}", f"{r['holds']} of {r['seeds']} {claim.over}"
+        print(f"  {r['verdict']} on {r['column']}: {margin}, holds in {holds}")
     if source == "stored" and overall != expected:
         raise ValueError(
             f"the stored records give {overall!r}, the notebook says {expected!r}: read it anew, then mend it"
@@ -240,10 +269,13 @@ def scorecard(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["exhibit", "claim", "verdict"])
 
 
-def provenance(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Where each number comes from, a row a run."""
+def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
+    """Where each number comes from, a row a run or a machine."""
     rows = []
     for record in records:
+        if isinstance(record, Benchmark):
+            rows.append({"column": record.column} | record.origin)
+            continue
         s, p = record.settings, record.provenance
         rows.append(
             {

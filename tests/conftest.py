@@ -14,7 +14,8 @@ torch.set_num_threads(1)  # figures must not depend on the machine's cores
 @pytest.fixture
 def results_folder(tmp_path, monkeypatch):
     """Send every folder that a run writes to under ``tmp_path``."""
-    for name in ("RUNS", "STORED_RUNS", "STATE", "LABELS", "STORED_LABELS", "CACHE", "FIGURES", "TABLES", "VERDICTS"):
+    folders = ("RUNS", "STORED_RUNS", "BENCH", "STORED_BENCH", "STATE", "LABELS", "STORED_LABELS", "CACHE", "FIGURES")
+    for name in (*folders, "TABLES", "VERDICTS"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
     return tmp_path
 

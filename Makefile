@@ -3,13 +3,15 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 
-.PHONY: help setup reproduce lab test audit notebooks format lock clean
+.PHONY: help setup reproduce lab test audit notebooks bench format lock clean
 help:
 	@echo "make reproduce   run every notebook on the embedded data set, print each claim with its verdict"
 	@echo "make lab         open the tour in JupyterLab, for this machine alone"
 	@echo "make test        format, lint, unit tests, stored notebooks"
 	@echo "make audit       look for known vulnerabilities in what requirements.lock pins; needs the network"
 	@echo "make notebooks   run the stored notebooks again in place, to renew their outputs"
+	@echo "make bench       time merging, ranking and table update beside the bare matrix product: half an hour"
+	@echo "                 BENCH='--device cuda' on a GPU, BENCH=--quick at tiny sizes"
 	@echo "make format      let ruff format and mend what it can"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
 
@@ -45,6 +47,9 @@ notebooks: setup
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 		--ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
 		--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags notebooks/*.ipynb
+
+bench: setup
+	$(BIN)/python -m benchmarks $(BENCH)
 
 format: setup
 	$(BIN)/ruff format .

@@ -13,8 +13,9 @@ from scipy.stats import spearmanr
 from reprolib import paths
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord, write_json
+from reprolib.timings import Benchmark
 
-Margins = Callable[[list[RunRecord]], list[float]]
+Margins = Callable[[list], list[float]]  # from the records, or benchmarks, of one column
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Claim:
     text: str
     margins: Margins
     unit: str = "points"  # of the margins
+    over: str = "seeds"  # what there is a margin for each of
 
 
 def higher(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
@@ -97,8 +99,10 @@ def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord
     return {r.settings["seed"]: r for r in records if is_of(r, recipe)}
 
 
-def column(record: RunRecord) -> str:
-    """What a record's numbers stand under: dataset, backbone and image size, which are never mixed."""
+def column(record: RunRecord | Benchmark) -> str:
+    """What numbers stand under and are never mixed: dataset, backbone and image size; the machine of a benchmark."""
+    if isinstance(record, Benchmark):
+        return record.column
     s = record.settings
     subset = f", {s['identities']} identities" if s["identities"] else ""
     height, width = s["image_size"]
@@ -107,9 +111,9 @@ def column(record: RunRecord) -> str:
     return f"{s['dataset']}{subset} · {s['backbone']} {pretrained} {height}×{width}"
 
 
-def columns(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
     """Records by the column that they stand under, in the order given."""
-    found: dict[str, list[RunRecord]] = {}
+    found: dict[str, list] = {}
     for record in records:
         found.setdefault(column(record), []).append(record)
     return found
@@ -131,7 +135,8 @@ def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expecte
         ValueError: the stored records give another verdict than the notebook expects.
     """
     margins = {name: claim.margins(members) for name, members in columns(records).items()}
-    conclude(claim.text, margins, unit=claim.unit, exhibit=exhibit, expected=expected, source=source)
+    labels = {"unit": claim.unit, "over": claim.over}
+    conclude(claim.text, margins, **labels, exhibit=exhibit, expected=expected, source=source)
 
 
 def conclude(
@@ -141,6 +146,7 @@ def conclude(
     exhibit: str,
     expected: str,
     unit: str = "points",
+    over: str = "seeds",
     source: str = "stored",
 ) -> None:
     """The verdict on a claim from its margins in each column, one a seed; as ``verdict`` for claims without records.
@@ -157,7 +163,7 @@ def conclude(
     overall = found.pop() if len(found) == 1 else "partly"
     print(f"{overall.upper()}: {text}")
     for r in rows:
-        seeds = f", holds in {r['holds']} of {r['seeds']} seeds" if r["seeds"] > 1 else ", one seed"
+        seeds = f", holds in {r['holds']} of {r['seeds']} {over}" if r["seeds"] > 1 else f", one {over[:-1]}"
         amount = f"{r['margin']:+.1f}" if unit == "points" else f"{r['margin']:+.2f}"
         print(f"  {r['verdict']} on {r['column']}: {amount} {unit}{seeds}")
     if source == "stored" and overall != expected:

@@ -3,7 +3,8 @@
 Symbols are the papers': clusters A and B of ``n_a`` and ``n_b`` images, ``d_ab`` between them, ``d_a`` the dispersion
 within A, q = A ∪ B the cluster they become, and s any other cluster. One signature a kind:
 
-- linkage ``(a, b, distance)``: features (n_a, d) and (n_b, d) -> () float64; ``distance`` is "euclidean" or "squared"
+- linkage ``(a, b, distance)``: features (…, n_a, d) and (…, n_b, d) -> (…) float64, for one pair or many at a time;
+  ``distance`` is "euclidean" or "squared"
 - linkage update ``(d_as, d_bs, d_ab, n_a, n_b)`` -> ``d_qs`` without the features (Lance–Williams)
 - dispersion update ``(d_a, d_b, d_ab, n_a, n_b)`` -> ``d_q``
 
@@ -18,29 +19,30 @@ ROUNDING = 1e-12  # below this, a float64 distance is none and a difference of s
 
 
 def pair_distances(a: Tensor, b: Tensor, distance: str) -> Tensor:
-    """``‖v_a − v_b‖`` of BUC Eq. (4), all pairs: (n_a, d), (n_b, d) -> (n_a, n_b) float64. Released code: squared."""
+    """``‖v_a − v_b‖`` of BUC Eq. (4), (…, n_a, d), (…, n_b, d) -> (…, n_a, n_b) float64. Released code: squared."""
     squared = threshold_(torch.cdist(a.double(), b.double()).square_(), ROUNDING, 0.0)
     return squared if distance == "squared" else squared.sqrt_()
 
 
 def minimum(a: Tensor, b: Tensor, distance: str) -> Tensor:
     """``min d(x_a, x_b)``, BUC Eq. (4)."""
-    return pair_distances(a, b, distance).amin()
+    return pair_distances(a, b, distance).amin((-2, -1))
 
 
 def maximum(a: Tensor, b: Tensor, distance: str) -> Tensor:
     """``max d(x_a, x_b)``, BUC Section 3.2."""
-    return pair_distances(a, b, distance).amax()
+    return pair_distances(a, b, distance).amax((-2, -1))
 
 
 def centroid(a: Tensor, b: Tensor, distance: str) -> Tensor:
     """Distance of the mean features, BUC Section 3.2."""
-    return pair_distances(a.double().mean(0, keepdim=True), b.double().mean(0, keepdim=True), distance)[0, 0]
+    means = (x.double().mean(-2, keepdim=True) for x in (a, b))
+    return pair_distances(*means, distance)[..., 0, 0]
 
 
 def average(a: Tensor, b: Tensor, distance: str) -> Tensor:
     """``d_ab = 1 / (n_a n_b) Σ dist(a_i, b_j)``, DBC Eq. (4)."""
-    return pair_distances(a, b, distance).mean()
+    return pair_distances(a, b, distance).mean((-2, -1))
 
 
 def minimum_update(d_as, d_bs, d_ab, n_a, n_b):

@@ -122,7 +122,7 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str:
-    """The commit of the code, "+changes" if the package differs from it, or "unknown" outside a checkout."""
+    """The commit of the code, "+changes" if its code has changed since, or "unknown" outside a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True)
@@ -130,7 +130,7 @@ def _commit() -> str:
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("+changes" if git("status", "--porcelain", "--", "reprolib") else "")
+        return commit + ("+changes" if git("status", "--porcelain", "--", "reprolib", "benchmarks") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -1,6 +1,8 @@
 """Records on disk, the papers' numbers, and what may be concluded: compare(), verdict(), provenance()."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from statistics import mean, stdev
 
@@ -30,6 +32,7 @@ from reprolib.datasets import DatasetError, load_dataset, summarize
 from reprolib.pipeline import NETWORKS, PAPERS_NETWORK, run
 from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
+from reprolib.timings import Benchmark, load_benchmark
 
 __all__ = [
     "Claim",
@@ -45,6 +48,7 @@ __all__ = [
     "gradual",
     "higher",
     "judge",
+    "load_or_measure",
     "load_or_run",
     "percent",
     "provenance",
@@ -102,6 +106,26 @@ def stored(recipes: Sequence[Recipe], *, other_than: str | None = None) -> list[
         for record in records
         if is_of(record, recipe) and record.settings["dataset"] != other_than
     ]
+
+
+def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchmark]:
+    """What each machine measured by ``make bench``; with "run" what this one measures now, at up to ``up_to`` images.
+
+    Raises:
+        ValueError: an unknown source.
+        RecordError: nothing is stored.
+    """
+    if source not in ("stored", "run"):
+        raise ValueError(f'source={source!r} is not one of "stored", "run"')
+    if source == "run":
+        options = ["--up-to", str(up_to), "--no-references", "--output", str(paths.BENCH)]
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks", *options], cwd=paths.ROOT, stdout=subprocess.DEVNULL, check=True
+        )
+    files = sorted((paths.STORED_BENCH if source == "stored" else paths.BENCH).glob("*.json"))
+    if not files:
+        raise RecordError('nothing is measured yet; measure it: make bench, or set source = "run"')
+    return [load_benchmark(file) for file in files]
 
 
 def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
@@ -231,10 +255,13 @@ def _summary(fractions: list[float]) -> str:
     return f"{100 * mean(fractions):.1f}{spread}"
 
 
-def provenance(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Where each number comes from, a row a run."""
+def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
+    """Where each number comes from, a row a run or a machine."""
     rows = []
     for record in records:
+        if isinstance(record, Benchmark):
+            rows.append({"column": record.column} | record.origin)
+            continue
         s, p = record.settings, record.provenance
         rows.append(
             {

@@ -11,7 +11,19 @@ from reprolib.datasets import LabelledTracklets, Split, Tracklets
 torch.set_num_threads(1)  # figures must not depend on the machine's cores
 
 
-WRITTEN = ("RUNS", "STORED_RUNS", "STATE", "LABELS", "STORED_LABELS", "CACHE", "FIGURES", "TABLES", "VERDICTS")
+WRITTEN = (
+    "RUNS",
+    "STORED_RUNS",
+    "BENCH",
+    "STORED_BENCH",
+    "STATE",
+    "LABELS",
+    "STORED_LABELS",
+    "CACHE",
+    "FIGURES",
+    "TABLES",
+    "VERDICTS",
+)
 
 
 @pytest.fixture

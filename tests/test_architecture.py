@@ -10,7 +10,7 @@ from reprolib import paths
 LAYERS = [  # a module imports from rows above its own, never from its own
     {"paths", "recipe", "files", "devices"},
     {"criteria", "memory", "evaluation", "quality", "record"},
-    {"datasets", "images", "model", "state"},
+    {"datasets", "images", "model", "state", "timings"},
     {"extraction", "merging", "pretraining", "training"},
     {"pipeline", "claims"},
     {"results", "figures", "maps"},

@@ -262,8 +262,16 @@ def test_distances_that_are_not_finite_are_refused(bad, column):
         rank_from_distances(distmat, **dict(zip(IDS, ([7], [7, 7, 1], [0], [1, 0, 1]), strict=True)))
 
 
-def test_features_with_nan_are_refused():
+def test_float64_features_are_ranked_in_float64():
+    # The match is nearer by a hundred-millionth, which float32 does not hold.
+    query, gallery = torch.tensor([[1.0, 0.0]]).double(), torch.tensor([[0.0, 1.0], [1e-8, 1.0]]).double()
+    ranking = rank_gallery(query, gallery, **ids_apart([1], [2, 1]))
+    assert ranking.cmc[0] == 1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_refused(bad):
     query, gallery = torch.ones(2, 4), torch.ones(5, 4)
-    gallery[3, 2] = torch.nan
+    gallery[3, 2] = bad
     with pytest.raises(ValueError, match="not all finite"):
         rank_gallery(query, gallery, **ids_apart([1, 2], [1, 2, 3, 4, 5]))

@@ -1,6 +1,6 @@
 """One style, one palette, one function an exhibit; each draws, saves under ``results/figures`` and returns None."""
 
-from reprolib.figures.curves import bars, long_tail, stage_curves, stages_and_clusters, weight_curve
+from reprolib.figures.curves import bars, growth, long_tail, stage_curves, stages_and_clusters, weight_curve
 from reprolib.figures.people import clusters, contact_sheet, first_frames, people, tracklets
 from reprolib.figures.points import plane, sphere, tsne
 from reprolib.figures.style import use_style
@@ -10,6 +10,7 @@ __all__ = [
     "clusters",
     "contact_sheet",
     "first_frames",
+    "growth",
     "long_tail",
     "people",
     "plane",

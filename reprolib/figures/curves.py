@@ -53,6 +53,36 @@ def bars(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "
     save(name)
 
 
+def growth(data: pd.DataFrame, name: str) -> None:
+    """Time and memory of a stage against N on log axes, a row of panels a machine; dashed, the O(N²) of DBC III-E.
+
+    ``data`` is ``timings.growth(benchmarks)``. The dashed lines go through the last plain product, and are what all
+    distances take in float32.
+    """
+    machines = list(dict.fromkeys(data["column"]))
+    figure, axes = plt.subplots(len(machines), 2, figsize=(7.6, 3 * len(machines) + 0.5), squeeze=False)
+    for row, machine in zip(axes, machines, strict=True):
+        part = data[data["column"] == machine].sort_values("N")
+        for ax, quantity, unit in zip(
+            row, ("seconds", "MiB"), ("time (s)", "memory over the features (MiB)"), strict=True
+        ):
+            for (contender, piece), rows in part.groupby(["contender", "piece"], sort=False):
+                style = {"ours": ("o-", ""), "literal loop": ("s:", ", literal loop")}.get(contender)
+                if style:
+                    label = LABELS[piece] + style[1]
+                    ax.plot(rows["N"], rows[quantity], style[0], ms=3, lw=1.4, color=COLORS[piece], label=label)
+            sizes = np.sort(part["N"].unique())
+            product = part[part["contender"] == "product"].groupby("N")["seconds"].median()
+            if quantity == "seconds":
+                ax.plot(product.index, product, "o-", ms=2, lw=1, color="0.6", label="plain product")
+            quadratic = product.iloc[-1] * (sizes / sizes[-1]) ** 2 if quantity == "seconds" else 4 * sizes**2 / 2**20
+            ax.plot(sizes, quadratic, "--", lw=1, color="0.3", label="O(N²)")
+            ax.set(xscale="log", yscale="log", xlabel="images N", ylabel=unit)
+        row[0].annotate(machine, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+    legend(figure, axes)
+    save(name)
+
+
 def weight_curve(data: pd.DataFrame, weights: dict[str, float], name: str, *, metrics=("rank-1", "mAP")) -> None:
     """The stage kept against λ (BUC Fig. 3a, DBC Fig. 4); ``weights`` gives the λ of each recipe's name."""
     data = data[data["kept"] & data["recipe"].isin(weights)].assign(weight=lambda d: d["recipe"].map(weights))

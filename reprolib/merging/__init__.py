@@ -39,10 +39,13 @@ def _check(features: Tensor, pseudo_labels: Tensor, merges_per_stage: int) -> Te
     if pseudo_labels.device != features.device:
         raise ValueError(f"features are on {features.device}, pseudo_labels on {pseudo_labels.device}")
     if not torch.isfinite(torch.stack(torch.aminmax(features))).all():  # NaN wins in both
-        raise ValueError("features must be finite")
+        raise ValueError("features must be finite: there is a NaN or an infinity among them")
     low, high = (int(v) for v in torch.aminmax(pseudo_labels))
-    if low < 0 or high >= len(features) or (torch.bincount(pseudo_labels) == 0).any():
-        raise ValueError("pseudo_labels must be 0, 1, ..., C - 1, each of at least one image")
+    if low < 0 or high >= len(features):
+        raise ValueError(f"pseudo_labels lie in [{low}, {high}], {len(features)} images allow 0 to {len(features) - 1}")
+    sizes = torch.bincount(pseudo_labels)
+    if (sizes == 0).any():
+        raise ValueError(f"no image has label {int(sizes.argmin())}: pseudo_labels must be 0, 1, ..., C - 1")
     if not 0 < merges_per_stage <= high:
         raise ValueError(f"merges_per_stage={merges_per_stage}: {high + 1} clusters allow 1 to {high}")
-    return torch.bincount(pseudo_labels)
+    return sizes

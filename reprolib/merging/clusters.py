@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold_
 
 from reprolib import criteria
+from reprolib.merging import products
+from reprolib.merging.products import Points
 from reprolib.recipe import Criterion
 
-BLOCK = 512  # images whose distances to all others are taken at a time, or fewer so that
-BLOCK_BYTES = 2**25  # they fit here, which is about the size of a last-level cache
+# A block has at most so many rows and bytes: on a CPU about what the last-level cache holds, on CUDA enough to make
+# the launches of its kernels short beside their work.
+BLOCK, BLOCK_BYTES = 512, 2**25
+CUDA_BLOCK, CUDA_BLOCK_BYTES = 2048, 2**30
 
 
 class Clusters:
@@ -21,8 +24,12 @@ class Clusters:
     def __init__(self, images: Tensor, sizes: Tensor, criterion: Criterion):
         """``images`` (N, d), ``sizes`` (C,): the first ``sizes[0]`` images are cluster 0, and so on."""
         self.images, self.sizes, self.criterion = images, sizes, criterion
-        self.members = list(images.split(sizes.tolist()))
-        self.norms = torch.cat([some.double().square().sum(1) for some in images.split(BLOCK)])  # (N,) float64
+        self.starts = sizes.cumsum(0) - sizes  # (C,) each cluster's first image
+        self.owner = torch.repeat_interleave(sizes)  # (N,) each image's cluster
+        on_cuda = images.device.type == "cuda"
+        self.rows, self.bytes = (CUDA_BLOCK, CUDA_BLOCK_BYTES) if on_cuda else (BLOCK, BLOCK_BYTES)
+        lengths = [torch.linalg.vector_norm(some.double(), dim=1) for some in images.split(self.rows)]
+        self.norms = torch.cat(lengths).square()  # (N,) float64
         # The mean of roots is not the root of the mean: the average linkage takes its roots before, the others after.
         self.root_first = criterion.distance == "euclidean" and criterion.linkage == "average"
         self.root_last = criterion.distance == "euclidean" and criterion.linkage != "average"
@@ -30,97 +37,120 @@ class Clusters:
 
     def __len__(self) -> int:
         """Number of clusters, C."""
-        return len(self.members)
+        return len(self.sizes)
+
+    def members(self, some: Tensor, size: int) -> Tensor:
+        """Images of clusters that all have ``size``: (K,) -> (K, size, d)."""
+        return self.images[self.starts[some, None] + torch.arange(size, device=some.device)]
 
     def shares(self) -> Tensor:
         """λ times what each cluster adds to a score on its own, its size or dispersion: (C,) float64."""
         n = self.sizes.double()
         own = criteria.size(n) if self.criterion.regularizer == "size" else torch.zeros_like(n)
         if self.criterion.regularizer == "dispersion":
-            for c in (self.sizes > 1).nonzero().flatten().tolist():
-                for some in self.members[c].split(max(1, BLOCK_BYTES // (8 * len(self.members[c])))):
-                    own[c] += criteria.pair_distances(some, self.members[c], self.criterion.distance).sum()
+            several = (self.sizes > 1).nonzero()[:, 0]
+            for some, (size, _) in self._alike(self.sizes[several], self.sizes[several]):
+                images = self.members(several[some], size)
+                for rows in images.split(max(1, self.bytes // (8 * size)), dim=1):
+                    own[several[some]] += criteria.pair_distances(rows, images, self.criterion.distance).sum((-2, -1))
             own = criteria.dispersion(own, n, self.criterion.dispersion)
         return self.criterion.regularizer_weight * own
 
     def linkages(self, a: Tensor, b: Tensor) -> Tensor:
         """Linkages of pairs of clusters by their definition: (K,), (K,) -> (K,) float64."""
-        linkage, distance = criteria.LINKAGES[self.criterion.linkage], self.criterion.distance
-        pairs = zip(a.tolist(), b.tolist(), strict=True)
-        return torch.stack([linkage(self.members[a], self.members[b], distance) for a, b in pairs])
+        linkage, found = criteria.LINKAGES[self.criterion.linkage], self.norms.new_empty(len(a))
+        for some, (n_a, n_b) in self._alike(self.sizes[a], self.sizes[b]):
+            images = self.members(a[some], n_a), self.members(b[some], n_b)
+            found[some] = linkage(*images, self.criterion.distance)
+        return found
 
-    def linkage_blocks(self, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``first, block``: linkages of clusters first, first + 1, … (rows) with first and all after (columns).
+    def _alike(self, n_a: Tensor, n_b: Tensor) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+        """Indices of equal ``n_a`` and equal ``n_b``, as many at a time as a block has room for, and the two."""
+        base = len(self.images) + 1
+        pairs, which, counts = torch.unique(n_a * base + n_b, return_inverse=True, return_counts=True)
+        for pair, group in zip(pairs.tolist(), which.argsort().split(counts.tolist()), strict=True):
+            a, b = divmod(pair, base)
+            for some in group.split(max(1, self.bytes // (8 * (self.images.shape[1] * (a + b) + a * b)))):
+                yield some, (a, b)
 
-        A pair appears once: on and under the diagonal entries are infinite. They are squared if ``root_last``. In
-        float64 they are right to ``ROUNDING``, in float32 to ``slack``. A block is overwritten by the next.
+    def points(self, precision: str | None = None) -> Points:
+        """Images or, ``by_means``, mean features: for products in float64, or in ``BITS[precision]`` bits.
+
+        Mean features are all that the centroid linkage needs and, with the mean squared norm as the base, all that the
+        average of squared distances needs, since mean‖x − y‖² = mean‖x‖² + mean‖y‖² − 2 μ_a·μ_b.
         """
-        points, base, counts = self._points()
-        points, base = points.to(dtype), base.to(dtype)
-        height = max(1, min(BLOCK, BLOCK_BYTES // (len(points) * points.element_size())))
-        # The product takes half as long again on a CPU where rows of its result don't start at multiples of 64 bytes.
-        buffer = points.new_empty(height, -(-len(points) // 16) * 16)
+        values, base = self.images, self.norms
+        if self.by_means and len(self) < len(self.images):
+            values = self.norms.new_zeros(len(self), self.images.shape[1])
+            for some, owner in zip(self.images.split(self.rows), self.owner.split(self.rows), strict=True):
+                values.index_add_(0, owner, some.double())
+            values /= self.sizes[:, None]
+            base = values.square().sum(1)
+            if self.criterion.linkage == "average":
+                base = torch.zeros_like(base).index_add_(0, self.owner, self.norms) / self.sizes
+        if precision is None:
+            return products.exact(values, base)
+        return products.screening(values, base, precision, float(self.norms.max()))
 
-        def distances(rows: slice, low: int) -> Tensor:
-            square = buffer[: rows.stop - rows.start, : len(points) - low]
-            torch.addmm(base[None, low:], points[rows], points[low:].T, alpha=-2, out=square).add_(base[rows, None])
-            square = threshold_(square, criteria.ROUNDING, 0.0) if dtype == torch.float64 else square
+    def linkage_blocks(self, points: Points) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield ``first, start, block``: linkages of clusters first, first + 1, … (rows) with start, … (columns).
+
+        Blocks of the same ``first`` follow each other from ``start = first`` to the last cluster. A pair appears once:
+        on and under the diagonal entries are infinite. They are squared if ``root_last``, and off by what ``points``
+        say. A block is overwritten by the next.
+        """
+        counts = [1] * len(self) if len(points) == len(self) else self.sizes.tolist()
+        ends, largest, itemsize = [0, *itertools.accumulate(counts)], max(counts), points.values.element_size()
+        height = max(1, min(self.rows, self.bytes // (itemsize * largest)))
+        width = max(largest, self.bytes // (itemsize * height))
+        # The product takes half as long again on a CPU where rows of its result don't start at multiples of 64 bytes.
+        buffer = points.values.new_empty(height, -(-min(width, len(points)) // 16) * 16)
+
+        def distances(rows: slice, columns: slice) -> Tensor:
+            out = buffer[: rows.stop - rows.start, : columns.stop - columns.start]
+            square = points.distances(rows, columns, out)
             return square.sqrt_() if self.root_first else square
 
-        for first, last, spans in _row_blocks(counts.tolist(), height):
-            parts = (distances(rows, spans[0].start) for rows in spans)
-            block = next(parts) if len(points) == len(self) else self._link(parts, first, last)
-            index = torch.arange(last - first, device=block.device)
-            block[:, : last - first].masked_fill_(index[:, None] >= index, torch.inf)
-            yield first, block
+        for first, last in _rows(ends, height):
+            spans = [slice(k, min(k + height, ends[last])) for k in range(ends[first], ends[last], height)]
+            for start, stop in _groups(ends, first, width):
+                parts = (distances(rows, slice(ends[start], ends[stop])) for rows in spans)
+                block = next(parts) if len(points) == len(self) else self._link(parts, first, last, start, stop)
+                index = torch.arange(first, last, device=block.device)
+                both = index[start - first : stop - first]  # clusters that are rows and columns
+                block[:, : len(both)].masked_fill_(index[:, None] >= both, torch.inf)
+                yield first, start, block
 
-    def slack(self) -> float:
-        """How far a float32 entry of ``linkage_blocks`` may be off.
+    def _link(self, parts: Iterator[Tensor], first: int, last: int, start: int, stop: int) -> Tensor:
+        """Linkages of clusters first … last − 1 with start … stop − 1 from distances of all their images.
 
-        Let u = 2⁻²⁴ and M = max‖x‖². Summed in any order, p·q is off by at most γM with γ = du / (1 − du) (Higham,
-        Accuracy and Stability of Numerical Algorithms, section 3.1), which counts twice. Rounding mean features to
-        float32 adds 4uM, the two bases 2uM, the two additions 3uM and 4uM: while du < 0.01, under 2u (1.01 d + 8) M.
-        """
-        return (1.01 * self.images.shape[1] + 8) * torch.finfo(torch.float32).eps * float(self.norms.max())
-
-    def _points(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Points (P, d), their base (P,) float64, and how many points each cluster has (C,).
-
-        Points p and q are at squared distance ``base_p + base_q − 2 p·q``. They are the images, or ``by_means`` the
-        mean features: these are all that the centroid linkage needs and, with the mean squared norm as the base, all
-        that the average of squared distances needs, since mean‖x − y‖² = mean‖x‖² + mean‖y‖² − 2 μ_a·μ_b.
-        """
-        if not self.by_means or len(self) == len(self.images):
-            return self.images, self.norms, self.sizes
-        owner = torch.repeat_interleave(self.sizes)
-        means = _reduce(self.images.double(), owner, len(self), "mean")
-        average = self.criterion.linkage == "average"
-        base = _reduce(self.norms[:, None], owner, len(self), "mean")[:, 0] if average else means.square().sum(1)
-        return means, base, torch.ones_like(self.sizes)
-
-    def _link(self, parts: Iterator[Tensor], first: int, last: int) -> Tensor:
-        """Linkages of clusters first … last − 1 from distances of all their images: parts of (n, P) -> (c, C − first).
-
-        There is more than one part only if it is a single cluster.
+        There is more than one part only if the rows are a single cluster.
         """
         how = {"minimum": "amin", "maximum": "amax"}.get(self.criterion.linkage, "sum")
-        rows, columns = torch.repeat_interleave(self.sizes[first:last]), torch.repeat_interleave(self.sizes[first:])
+        rows, columns = torch.repeat_interleave(self.sizes[first:last]), torch.repeat_interleave(self.sizes[start:stop])
         parts = [_reduce(part, rows[: len(part)], last - first, how) for part in parts]
         block = getattr(torch.stack(parts), how)(0) if len(parts) > 1 else parts[0]
-        block = _reduce(block.T, columns, len(self) - first, how).T
-        return block / (self.sizes[first:last, None] * self.sizes[first:]) if how == "sum" else block
+        block = _reduce(block.T, columns, stop - start, how).T
+        return block / (self.sizes[first:last, None] * self.sizes[start:stop]) if how == "sum" else block
 
 
-def _row_blocks(counts: list[int], height: int) -> Iterator[tuple[int, int, list[slice]]]:
-    """Yield ``first, last, spans``: whole clusters of together at most ``height`` points, and slices of these points.
+def _groups(ends: list[int], first: int, limit: int) -> Iterator[tuple[int, int]]:
+    """Yield ``first, last``: clusters of together at most ``limit`` points, or one alone that has more."""
+    while first < len(ends) - 1:
+        last = max(first + 1, bisect.bisect_right(ends, ends[first] + limit) - 1)
+        yield first, last
+        first = last
 
-    There is one slice unless a single cluster has more points than that. The first blocks are small: whoever looks for
-    the closest pairs learns from them how close the others must be.
+
+def _rows(ends: list[int], height: int) -> Iterator[tuple[int, int]]:
+    """``_groups`` for the rows of blocks, small ones first.
+
+    Whoever looks for the closest pairs learns from them how close the others must be.
     """
-    ends, first, rows = [0, *itertools.accumulate(counts)], 0, -(-height // 64)
-    while first < len(counts):
-        last = max(first + 1, bisect.bisect_right(ends, ends[first] + rows) - 1)
-        yield first, last, [slice(k, min(k + rows, ends[last])) for k in range(ends[first], ends[last], rows)]
+    first, rows = 0, -(-height // 64)
+    while first < len(ends) - 1:
+        first, last = next(_groups(ends, first, rows))
+        yield first, last
         first, rows = last, min(4 * rows, height)
 
 

@@ -35,9 +35,12 @@ class _Matrix:
         self.linkages = clusters.images.new_empty(len(clusters), len(clusters), dtype=dtype)
         self.shares = clusters.shares().to(dtype)  # infinite once a cluster was absorbed
         self.best, self.partner = torch.empty_like(self.shares), torch.empty_like(clusters.sizes)
-        for first, block in clusters.linkage_blocks(torch.float64):
-            self.linkages[first : first + len(block), first:] = block
-            self.search(first, first + len(block))
+        rows = {}  # of the blocks, each of which has infinite entries under the diagonal
+        for first, start, block in clusters.linkage_blocks(clusters.points()):
+            rows[first] = first + len(block)
+            self.linkages[first : rows[first], start : start + block.shape[1]] = block
+        for first, last in rows.items():
+            self.search(first, last)
 
     def scores(self, linkages: Tensor, share_a: Tensor, share_b: Tensor) -> Tensor:
         """Scores of entries of the matrix."""
@@ -82,7 +85,8 @@ class _Matrix:
         """λ times the dispersion of a ∪ b, by DBC Eq. (7) or by the definition."""
         c = self.clusters.criterion
         if c.linkage != "average":  # d_ab is that of DBC Eq. (4) whatever the linkage
-            images = (torch.cat([self.clusters.members[k] for k in self.united[q]]) for q in (a, b))
+            united = (torch.tensor(self.united[q], device=d_ab.device) for q in (a, b))
+            images = (self.clusters.images[torch.isin(self.clusters.owner, some)] for some in united)
             d_ab = criteria.average(*images, c.distance)
         update = criteria.DISPERSION_UPDATES["eq7" if c.dispersion_update == "eq7" else c.dispersion]
         # Linear in its distances, so λ times distances give λ times the dispersion.

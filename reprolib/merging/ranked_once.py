@@ -1,15 +1,16 @@
 """Pairs ranked once a stage, as both released programs do it.
 
-Nearly all of the cost is the product of all features with all features. It is taken once for each pair, in the
-features' own precision, and serves only to bound the scores from below; the few pairs that may merge are scored again.
+Nearly all of the cost is the product of all features with all features. It is taken once for each pair, as quickly as
+the device multiplies, and serves only to bound the scores from below; the few pairs that may merge are scored again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from torch import Tensor
 
 from reprolib import criteria
+from reprolib.merging import products
 from reprolib.merging.clusters import Clusters
 
 PAIRS_PER_MERGE = 64  # how far down the ranking is looked at first; late stages rank many pairs within one cluster
@@ -54,55 +55,88 @@ def _rankings(clusters: Clusters, merges: int) -> Iterator[Tensor]:
     """Yield longer and longer parts of the exact ranking, best pair first: (K,) int64, ``a * C + b`` with a < b."""
     shares, num_pairs = clusters.shares(), PAIRS_PER_MERGE * merges
     if clusters.images.dtype == torch.float32 and not clusters.root_first:
-        yield from _rankings_from_bounds(clusters, shares, merges)
+        for precision in dict.fromkeys([products.quickest(clusters.images.device), "ieee"]):
+            too_dear = yield from _rankings_from_bounds(clusters, shares, merges, precision)
+            if too_dear:
+                break
     while True:
-        yield _closest_pairs(clusters, shares, num_pairs, torch.float64)[0]
+        yield _closest_pairs(clusters, shares, num_pairs, None)[0]
         num_pairs *= 16
 
 
-def _rankings_from_bounds(clusters: Clusters, shares: Tensor, merges: int) -> Iterator[Tensor]:
-    """What float32 and the exact scores of a few pairs tell of the ranking: exact, but it may end too soon."""
-    pairs, bounds, beyond = _closest_pairs(clusters, shares, PAIRS_PER_MERGE * merges, torch.float32)
+def _rankings_from_bounds(
+    clusters: Clusters, shares: Tensor, merges: int, precision: str
+) -> Generator[Tensor, None, bool]:
+    """What bounds and the exact scores of a few pairs tell of the ranking: exact, but it may end too soon.
+
+    Returns whether it ended because more exact scores would cost more than the whole product in float64.
+    """
+    pairs, bounds, beyond = _closest_pairs(clusters, shares, PAIRS_PER_MERGE * merges, precision)
     product = (len(clusters) if clusters.by_means else len(clusters.images)) ** 2 / 2
     for count in sorted({min(growth * merges, len(pairs)) for growth in (2, 8, 32, PAIRS_PER_MERGE)}):
         some, a, b = pairs[:count], pairs[:count] // len(clusters), pairs[:count] % len(clusters)
         n_a, n_b = clusters.sizes[a], clusters.sizes[b]
         if PAIR_COST * int((n_a * n_b + n_a + n_b).sum()) > product:
-            return  # the whole product in float64 takes less time
+            return True
         scores = criteria.dissimilarity(clusters.linkages(a, b), shares[a], shares[b])
         if (scores < bounds[:count] - criteria.ROUNDING).any():
-            return  # no bounds: this process allows TF32 or bfloat16 in products
+            return False  # no bounds: the product is less precise than it should be
         reach = float(bounds[count]) if count < len(pairs) else beyond  # no other pair scores less
         sure = scores < reach - criteria.ROUNDING
         some, order = some[sure].sort()
         yield some[_ascending(scores[sure][order])]
+    return False
 
 
 def _closest_pairs(
-    clusters: Clusters, shares: Tensor, num_pairs: int, dtype: torch.dtype
+    clusters: Clusters, shares: Tensor, num_pairs: int, precision: str | None
 ) -> tuple[Tensor, Tensor, float]:
     """The ``num_pairs`` pairs of lowest score, ties by label, in order, (K,) int64; their scores; and the K-th score.
 
-    In float32 scores are lower bounds. The third value is infinite if all pairs were taken.
+    With a ``precision`` scores are lower bounds. The third value is infinite if all pairs were taken.
     """
-    slack = 0.0 if dtype == torch.float64 else clusters.slack()
-    scores, pairs, limit = shares.new_empty(0), clusters.sizes.new_empty(0), torch.inf
-    for first, block in clusters.linkage_blocks(dtype):
+    points, best, limit = clusters.points(precision), _Shortlist(num_pairs), torch.inf
+    for first, start, block in clusters.linkage_blocks(points):
+        if start == first:  # pairs found later that tie with one found before have larger labels from here on
+            limit = best.limit
+        share_a, share_b = shares[first : first + len(block)], shares[start : start + block.shape[1]]
         # Most pairs are too far even with the smallest share: one comparison, with some room for its own rounding.
-        room = limit - shares[first : first + len(block)] - shares[first:].min()
+        room = limit - share_a - share_b.min()
         room = room.clamp_min(0).square() if clusters.root_last else room
-        a, b = (block <= (room * (1 + 2**-20) + slack).to(dtype)[:, None]).nonzero(as_tuple=True)
-        linkage = (block[a, b].double() - slack).clamp_min_(0)
+        a, b = (block <= (room * (1 + 2**-20) + points.slack).to(block.dtype)[:, None]).nonzero(as_tuple=True)
+        linkage = (block[a, b].double() - points.slack).clamp_min_(0)
         linkage = linkage.sqrt_() if clusters.root_last else linkage
-        a, b = first + a, first + b
-        found = criteria.dissimilarity(linkage, shares[a], shares[b])
-        near = found < limit
-        # Pairs come in ascending order of their labels, so ties stay in that order.
-        scores = torch.cat([scores, found[near]])
-        order = _ascending(scores)[:num_pairs]
-        scores, pairs = scores[order], torch.cat([pairs, (a * len(clusters) + b)[near]])[order]
-        limit = float(scores.max()) if len(scores) == num_pairs else torch.inf
-    return pairs, scores, limit
+        scores = criteria.dissimilarity(linkage, share_a[a], share_b[b])
+        near = (scores < limit).nonzero()[:, 0]
+        best.add(scores[near], ((first + a) * len(clusters) + start + b)[near])
+    return best.cut()
+
+
+class _Shortlist:
+    """The best of the pairs added, by score and then by label; cut only now and then, which costs a sort."""
+
+    def __init__(self, size: int):
+        """Keep ``size`` pairs."""
+        self.size, self.held, self.limit = size, 0, torch.inf  # limit: the worst score of a full list, when last cut
+        self.scores, self.pairs = [], []
+
+    def add(self, scores: Tensor, pairs: Tensor) -> None:
+        """Add pairs ``a * C + b`` (K,) and their scores (K,) float64."""
+        self.scores.append(scores)
+        self.pairs.append(pairs)
+        self.held += len(pairs)
+        if self.held > 2 * self.size:
+            self.cut()
+
+    def cut(self) -> tuple[Tensor, Tensor, float]:
+        """Leave the best; returns them in order (K,), their scores (K,) and the limit."""
+        pairs, order = torch.cat(self.pairs).sort()
+        scores = torch.cat(self.scores)[order]
+        order = _ascending(scores)[: self.size]
+        self.scores, self.pairs, self.held = [scores[order]], [pairs[order]], len(order)
+        if self.held == self.size:
+            self.limit = float(self.scores[0].max())
+        return self.pairs[0], self.scores[0], self.limit
 
 
 def _ascending(scores: Tensor) -> Tensor:

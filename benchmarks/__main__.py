@@ -1,0 +1,52 @@
+"""``python -m benchmarks``: measure every row, print the table, write it with where it was measured."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+from tqdm.auto import tqdm
+
+from benchmarks.measure import measure
+from benchmarks.rows import CPU, CUDA, QUICK, rows, without_references
+from reprolib import paths
+from reprolib.record import provenance
+from reprolib.timings import Benchmark, exponents, table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    device: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="CUDA at larger sizes, without literal loops and libraries.")
+    ] = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="Every row at a tiny size.")] = False,
+    up_to: Annotated[int | None, typer.Option(help="Leave out what has more images.")] = None,
+    references: Annotated[bool, typer.Option(help="Literal loops and libraries too.")] = True,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the file; results/bench for the full run, else none.")
+    ] = None,
+) -> None:
+    """Time merging, ranking and the table update beside the bare matrix product, literal loops and libraries."""
+    sizes = QUICK if quick else {"cpu": CPU, "cuda": CUDA}[device]
+    if device == "cuda" or not references:
+        sizes = without_references(sizes)
+    chosen = rows(sizes, up_to=up_to)
+    with tqdm(chosen, unit="row") as progress:
+        measured = []
+        for row in progress:
+            progress.set_postfix_str(f"{row.piece}, {row.images:,}")
+            measured.append(measure(row, device))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    benchmark = Benchmark(provenance(torch.device(device)) | {"cores": cores}, measured)
+    for report in (table(benchmark), exponents([benchmark]).drop(columns="column")):
+        typer.echo(report.to_string(index=False) + "\n")
+    full = references and not quick and up_to is None
+    if output or full:
+        typer.echo(benchmark.save(output or paths.BENCH))
+
+
+if __name__ == "__main__":
+    app()

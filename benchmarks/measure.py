@@ -1,0 +1,93 @@
+"""Times of calls taken in turns, and the memory of each in a process of its own."""
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from benchmarks.pieces import Call, is_exact, prepare
+from benchmarks.rows import Row
+
+SHORTEST = 0.02  # seconds; a quicker call is repeated for so long, and its mean counts as one measurement
+LONG_ROW = 5  # repetitions; a row of fewer is so long that no round is spent on warming up
+
+
+def measure(row: Row, device: str) -> dict:
+    """A row with its medians in seconds, every time, and peak memory in bytes over the inputs, each by contender."""
+    calls = prepare(row, device)
+    times = in_turns(calls, row.repetitions, device)
+    del calls
+    return {
+        **asdict(row),
+        "seconds": {name: median(taken) for name, taken in times.items()},
+        "times": {name: [round(t, 7) for t in taken] for name, taken in times.items()},
+        "peak_bytes": {name: peak_bytes(row, device, name) for name in times},
+        "exact": is_exact(row, device) if row.exact else None,
+    }
+
+
+def in_turns(calls: dict[str, Call], repetitions: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each call, ``repetitions`` times; the calls take turns, so that what disturbs one disturbs all."""
+    first = {name: _seconds(call, 1, device) for name, call in calls.items()} if repetitions >= LONG_ROW else {}
+    counts = {name: max(1, int(SHORTEST / first.get(name, SHORTEST))) for name in calls}
+    times = {name: [] for name in calls}
+    for _ in range(repetitions):
+        for name, call in calls.items():
+            times[name].append(_seconds(call, counts[name], device))
+    return times
+
+
+def _seconds(call: Call, count: int, device: str) -> float:
+    """Mean seconds of ``count`` calls, with all that they start on the device."""
+    _finish(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    _finish(device)
+    return (time.perf_counter() - start) / count
+
+
+def _finish(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_bytes(row: Row, device: str, name: str) -> int | None:
+    """Most memory that a call holds over its inputs: in a new process, or as CUDA's allocator counts it.
+
+    None where neither is known: a system without ``/proc``.
+    """
+    if device == "cuda":
+        call = prepare(row, device)[name]
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    # The server of new processes has everything loaded and has computed nothing, so they start quickly and clean.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.measure"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_peak_bytes_here, row, device, name).result()
+
+
+def _peak_bytes_here(row: Row, device: str, name: str) -> int:
+    prepare(row.tiny(), device)[name]()
+    call = prepare(row, device)[name]
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is held now
+    before = _status("VmRSS")
+    call()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    """A line of ``/proc/self/status``, in bytes."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines[field].split()[0])

@@ -1,0 +1,129 @@
+"""What a row runs: our call, the bare matrix product, and whatever else does the same work."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.cluster import hierarchy
+from sklearn.metrics import auc, precision_recall_curve
+from torch import Tensor
+from torchmetrics.functional.retrieval import retrieval_average_precision
+
+from benchmarks import inputs
+from benchmarks.rows import LITERAL, SCIPY, SKLEARN, TORCHMETRICS, Row
+from reprolib import LookupTable, merge_clusters, rank_gallery
+from reprolib.recipe import BUC_UNREGULARIZED, DBC_UNREGULARIZED, RECIPES
+from tests import reference, reference_evaluation
+
+OURS, PRODUCT, FAST_PRODUCT = "ours", "product", "product in TF32"
+TREES = {"minimum tree": (BUC_UNREGULARIZED, "single"), "average tree": (DBC_UNREGULARIZED, "average")}
+PRODUCT_BYTES = 2**30  # the bare product is taken whole up to this size, and in blocks of rows above
+
+Call = Callable[[], object]
+
+
+def prepare(row: Row, device: str) -> dict[str, Call]:
+    """The calls that a row compares, by name, ours first; those that a row is not ``against`` are left out."""
+    kind = {"ranking": _ranking, "table update": _table_update}.get(row.piece, _stage)
+    calls = kind(row, device)
+    return {name: call for name, call in calls.items() if name in (OURS, PRODUCT, FAST_PRODUCT, *row.against)}
+
+
+def is_exact(row: Row, device: str) -> bool:
+    """Whether a stage's result is the one that products in float64 give."""
+    features, labels, settings = _stage_inputs(row, device)
+    ours = merge_clusters(features, labels, **settings)
+    return torch.equal(ours, merge_clusters(features.double(), labels, **settings))
+
+
+def _stage_inputs(row: Row, device: str) -> tuple[Tensor, Tensor, dict]:
+    features, identities = inputs.features(row.images, row.dim, device=device)
+    singletons = row.clusters == row.images
+    labels = torch.arange(row.images, device=device) if singletons else inputs.clusters(identities, row.clusters)
+    recipe = TREES[row.piece][0] if row.piece in TREES else RECIPES[row.piece]
+    merges = row.images - 1 if row.piece in TREES else recipe.merges_per_stage(row.images)
+    return features, labels, {"criterion": recipe.criterion, "merges_per_stage": merges}
+
+
+def _stage(row: Row, device: str) -> dict[str, Call]:
+    features, labels, settings = _stage_inputs(row, device)
+    calls = {OURS: partial(merge_clusters, features, labels, **settings), **_products(features, features)}
+    if LITERAL in row.against:
+        calls[LITERAL] = partial(reference.merge_clusters, features.tolist(), labels.tolist(), **settings)
+    if SCIPY in row.against:
+        calls[SCIPY] = partial(hierarchy.linkage, features.numpy(), TREES[row.piece][1])
+    return calls
+
+
+def _products(a: Tensor, b: Tensor) -> dict[str, Call]:
+    calls = {PRODUCT: partial(_product, a, b)}
+    if a.is_cuda:
+        calls[FAST_PRODUCT] = partial(_fast_product, a, b)
+    return calls
+
+
+def _product(a: Tensor, b: Tensor) -> None:
+    """All products of the rows of ``a`` (N, d) with those of ``b`` (K, d)."""
+    for rows in a.split(max(1, PRODUCT_BYTES // (4 * len(b)))):
+        torch.mm(rows, b.T)
+
+
+def _fast_product(a: Tensor, b: Tensor) -> None:
+    """The same with CUDA's tensor cores."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    _product(a, b)
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
+def _ranking(row: Row, device: str) -> dict[str, Call]:
+    rows, _ = inputs.features(row.queries + row.images, row.dim, device=device)
+    query, gallery = rows[: row.queries], rows[row.queries :]
+    ids = inputs.ids(row.queries, row.images, junk=not row.against)
+    calls = {OURS: partial(rank_gallery, query, gallery, **ids), **_products(query, gallery)}
+    if row.against:
+        matches = ids["query_pids"][:, None] == ids["gallery_pids"]
+        valid = matches.any(1)
+        calls[LITERAL] = partial(_rank_literally, query, gallery, ids)
+        calls[SKLEARN] = partial(_rank_by_sklearn, query[valid], gallery, matches[valid].numpy())
+        calls[TORCHMETRICS] = partial(_rank_by_torchmetrics, query[valid], gallery, matches[valid])
+    return calls
+
+
+def _rank_literally(query: Tensor, gallery: Tensor, ids: dict[str, Tensor]) -> object:
+    distances = torch.cdist(query, gallery).tolist()
+    return reference_evaluation.ranking_reference(distances, *(v.tolist() for v in ids.values()), top_k=50)
+
+
+def _rank_by_sklearn(query: Tensor, gallery: Tensor, matches: np.ndarray) -> float:
+    """Mean AP by trapezoid, as both released programs take it."""
+    scores = -torch.cdist(query, gallery).numpy()
+    curves = [precision_recall_curve(match, score) for match, score in zip(matches, scores, strict=True)]
+    return float(np.mean([auc(recall, precision) for precision, recall, _ in curves]))
+
+
+def _rank_by_torchmetrics(query: Tensor, gallery: Tensor, matches: Tensor) -> float:
+    """Mean AP by step sum."""
+    scores = 2 - torch.cdist(query, gallery)  # positive, or torchmetrics counts an image as not retrieved
+    found = [retrieval_average_precision(score, match) for score, match in zip(scores, matches, strict=True)]
+    return float(torch.stack(found).mean())
+
+
+def _table_update(row: Row, device: str) -> dict[str, Call]:
+    repeats = {"distinct": 1, "pairs": 2, "same": row.images}[row.labels]
+    different = torch.randperm(row.clusters, generator=torch.Generator().manual_seed(0))[: row.images // repeats]
+    labels = different.repeat(repeats)
+    embedding, _ = inputs.features(row.images, row.dim, device=device)
+    table, weight = (LookupTable(row.clusters, row.dim, device=device) for _ in range(2))
+    return {
+        OURS: partial(table.update, embedding, labels),
+        LITERAL: partial(_update_literally, weight.weight, embedding, labels),
+    }
+
+
+def _update_literally(weight: Tensor, embedding: Tensor, labels: Tensor) -> None:
+    """``V_y <- (V_y + v) / 2``, then to unit length, one sample after the other."""
+    for v, y in zip(embedding, labels.tolist(), strict=True):
+        weight[y] = (weight[y] + v) / 2
+        weight[y] /= weight[y].norm()

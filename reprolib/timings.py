@@ -1,0 +1,164 @@
+"""What ``python -m benchmarks`` measured, a file a machine: read, laid out as tables, and held against DBC III-E."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reprolib.record import RecordError, write_json
+
+FORMAT = 1  # raised when a row's fields change meaning
+PRODUCT = "product"  # the contender that is one plain matrix product
+
+
+@dataclass
+class Benchmark:
+    """The rows that one machine measured in one run."""
+
+    provenance: dict  # device, threads, cores, versions, commit, date
+    rows: list[dict]  # benchmarks.rows.Row, with seconds, times, peak_bytes (by contender) and exact
+
+    @property
+    def column(self) -> str:
+        """What its numbers stand under: the machine and how many threads it was given."""
+        threads = self.provenance["threads"]
+        used = "" if self.provenance["device_type"] == "cuda" else f", {threads} thread{'s' * (threads > 1)}"
+        return self.provenance["device"] + used
+
+    @property
+    def origin(self) -> dict:
+        """Where and with what it was measured."""
+        known = self.provenance | self.provenance["versions"]
+        return {k: known[k] for k in ("cores", "threads", "python", "torch", "numpy", "scipy", "commit", "date")}
+
+    def save(self, folder: Path) -> Path:
+        """Write ``<folder>/<machine>.json``."""
+        name = "".join(c if c.isalnum() else " " for c in self.column.lower())
+        file = folder / f"{'-'.join(name.split())}.json"
+        write_json(file, {"format": FORMAT, **asdict(self)})
+        return file
+
+
+def load_benchmark(file: Path) -> Benchmark:
+    """Read what :meth:`Benchmark.save` wrote.
+
+    Raises:
+        RecordError: not such a file, or one of another format.
+    """
+    try:
+        content = json.loads(file.read_text())
+        if content.pop("format") != FORMAT:
+            raise RecordError(f"{file}: of another version of reprolib; make bench renews it")
+        return Benchmark(**content)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{file}: no benchmark ({error}); make bench renews it") from error
+
+
+def table(benchmark: Benchmark) -> pd.DataFrame:
+    """Every row: piece, size, our median, the product's, their ratio, the others', memory over the inputs."""
+    return pd.DataFrame([_table_row(row) for row in benchmark.rows])
+
+
+def _table_row(row: dict) -> dict:
+    seconds, peak = row["seconds"], row["peak_bytes"]["ours"]
+    others = [f"{name} {_time(s)}" for name, s in seconds.items() if name not in ("ours", PRODUCT)]
+    product = seconds.get(PRODUCT)
+    return {
+        "piece": " ".join(filter(None, [row["piece"], row["labels"]])),
+        "size": _size(row),
+        "ours": _time(seconds["ours"]),
+        "product": _time(product) if product else "",
+        "ours / product": f"{seconds['ours'] / product:.2f}" if product else "",
+        "others": "; ".join(others),
+        "extra MiB": "" if peak is None else f"{peak / 2**20:,.0f}",
+        "exact": {True: "yes", False: "NO", None: ""}[row["exact"]],
+        "repetitions": row["repetitions"],
+        "note": row["note"],
+    }
+
+
+def _size(row: dict) -> str:
+    if row["piece"] == "table update":
+        return f"{row['images']} × {row['dim']:,} into {row['clusters']:,}"
+    if row["queries"]:
+        return f"{row['queries']:,} × {row['images']:,}, d {row['dim']:,}"
+    return f"N {row['images']:,}, C {row['clusters']:,}, d {row['dim']:,}"
+
+
+def _time(seconds: float) -> str:
+    unit, factor = next(((u, f) for u, f in (("s", 1), ("ms", 1e3)) if seconds * f >= 1), ("µs", 1e6))
+    return f"{seconds * factor:.3g} {unit}"
+
+
+def growth(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
+    """First stages (C = N) in the features' full dimension, a row a column, piece, contender and N; seconds and MiB."""
+    found = []
+    for benchmark in benchmarks:
+        stages = [row for row in benchmark.rows if row["clusters"] == row["images"]]
+        dim = max(row["dim"] for row in stages)
+        for row in stages:
+            if row["dim"] == dim and not row["piece"].endswith("tree"):
+                head = {"column": benchmark.column, "piece": row["piece"], "dim": dim, "N": row["images"]}
+                for contender, seconds in row["seconds"].items():
+                    peak = row["peak_bytes"][contender]
+                    mebibytes = np.nan if peak is None else peak / 2**20
+                    found.append(head | {"contender": contender, "seconds": seconds, "MiB": mebibytes})
+    return pd.DataFrame(found)
+
+
+def _upper(rows: pd.DataFrame) -> pd.DataFrame:
+    """The sizes from a quarter of the largest up, where what does not grow with N no longer shows."""
+    return rows[rows["N"] >= rows["N"].max() / 4].sort_values("N")
+
+
+def exponent(rows: pd.DataFrame, quantity: str = "seconds") -> float:
+    """Slope of log quantity over log N from a quarter of the largest N up; NaN where there is one size alone."""
+    rows = _upper(rows)
+    if rows["N"].nunique() < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(rows["N"]), np.log(rows[quantity]), 1)[0])
+
+
+def exponents(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
+    """How time and memory of each stage grow from a quarter of its largest N to that, beside the plain product's."""
+    found = []
+    for (column, piece), rows in growth(benchmarks).groupby(["column", "piece"], sort=False):
+        ours, product = (rows[rows["contender"] == name] for name in ("ours", PRODUCT))
+        low, high = _upper(ours)["N"].iloc[[0, -1]]
+        times = [part.set_index("N")["seconds"] for part in (ours, product)]
+        found.append(
+            {"column": column, "piece": piece, "N": f"{low:,} to {high:,}"}
+            | {name: f"× {t[high] / t[low]:.1f}" for name, t in zip(("ours", PRODUCT), times, strict=True)}
+            | {"exponent": f"{exponent(ours):.2f}", "of the product": f"{exponent(product):.2f}"}
+            | {"of memory": f"{exponent(ours, 'MiB'):.2f}", "ours / product": f"{times[0][high] / times[1][high]:.2f}"}
+        )
+    return pd.DataFrame(found)
+
+
+def grows_at_most(pieces: Sequence[str], power: float) -> Callable[[Sequence[Benchmark]], list[float]]:
+    """By how much the exponent of each piece's time stays below ``power``."""
+
+    def margins(benchmarks: Sequence[Benchmark]) -> list[float]:
+        exponents = [exponent(rows[rows["contender"] == "ours"]) for rows in _of_pieces(benchmarks, pieces)]
+        return [power - found for found in exponents if not np.isnan(found)]
+
+    return margins
+
+
+def costs_at_most(pieces: Sequence[str], times: float) -> Callable[[Sequence[Benchmark]], list[float]]:
+    """By how much each piece at its largest N takes less than ``times`` its plain product."""
+
+    def margins(benchmarks: Sequence[Benchmark]) -> list[float]:
+        largest = [rows[rows["N"] == rows["N"].max()] for rows in _of_pieces(benchmarks, pieces)]
+        seconds = [rows.set_index("contender")["seconds"] for rows in largest]
+        return [times - float(s["ours"] / s[PRODUCT]) for s in seconds]
+
+    return margins
+
+
+def _of_pieces(benchmarks: Sequence[Benchmark], pieces: Sequence[str]) -> list[pd.DataFrame]:
+    rows = growth(benchmarks)
+    return [rows[rows["piece"] == piece] for piece in pieces if (rows["piece"] == piece).any()]

@@ -57,7 +57,7 @@ format: setup
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra dev pyproject.toml --output-file requirements.lock
+		--extra cluster --extra dev pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache

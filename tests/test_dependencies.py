@@ -25,7 +25,8 @@ def requirements(lines: list[str]) -> list[Requirement]:
     return parsed
 
 
-NEEDED = requirements(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"])
+EXTRAS = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+NEEDED = requirements(PROJECT["dependencies"] + EXTRAS)
 LOCKED = requirements(re.findall(r"^(\w[^\\\n]*)", LOCK, flags=re.MULTILINE))
 
 

@@ -1,6 +1,7 @@
 """Algorithm 1 of both papers: train, extract, evaluate, merge, relabel, stage after stage -> a run record."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -67,6 +68,8 @@ def run(
     identities: int | None = None,
     data_root: str | Path | None = None,
     fresh: bool = False,
+    wait: bool = True,
+    on_stage: Callable[[RunRecord, int], None] | None = None,
 ) -> RunRecord:
     """Train, merge and evaluate a recipe on a dataset; every stage is saved before the next begins.
 
@@ -83,6 +86,8 @@ def run(
         identities: train on this many identities, drawn at random; query and gallery stay whole.
         data_root: folder of the datasets; None takes ``$REPROLIB_DATA``, else ``data/``.
         fresh: forget what an earlier run of the same settings left.
+        wait: for another process that is at the same run, or at the first stage that it shares.
+        on_stage: called after each stage with the record as far as it goes, and the number of stages.
 
     Returns:
         The record, also written to ``results/runs``.
@@ -90,7 +95,64 @@ def run(
     Raises:
         ValueError: settings that cannot be, data that cannot be read, a folder that cannot be written to, or state
             that was made with something else; the message says what to do.
+        Busy: another process is at it, and ``wait`` is False.
     """
+    plan = _plan(recipe, dataset, seed, device, backbone, weights, image_size, identities, data_root)
+    with locked(plan.folder, wait=wait):
+        if fresh:
+            plan.forget()
+        if plan.file.exists():
+            return load_record(plan.file)
+        if not wait and not (plan.folder / "stage_00").exists():
+            with locked(first_stage_folder(plan.settings), wait=False):
+                pass  # nobody is at the first stage either
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            backbone = plan.settings["backbone"]
+            model = Model(recipe, backbone=backbone, weights=plan.weights, freeze_stem=plan.split.is_video)
+        data = prepare(plan.split, tuple(plan.settings["image_size"]), device=plan.device)
+        return _Run(recipe, data, model.place(plan.device), plan.settings, plan.device).finish(on_stage)
+
+
+def start_over(recipe: Recipe, dataset: str | Split, *, seed: int = 0, **settings) -> None:
+    """Forget what an earlier run left, the first stage that it shares with others included.
+
+    ``settings`` are those of :func:`run`: device, backbone, weights, image_size, identities, data_root.
+    """
+    names = ("device", "backbone", "weights", "image_size", "identities", "data_root")
+    plan = _plan(recipe, dataset, seed, *(settings.get(name) for name in names))
+    with locked(plan.folder):
+        plan.forget()
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is to be run, and where it is kept."""
+
+    split: Split
+    settings: dict  # of the record
+    weights: str
+    device: torch.device
+
+    @property
+    def file(self) -> Path:
+        return paths.RUNS / f"{run_name(self.settings)}.json"
+
+    @property
+    def folder(self) -> Path:
+        return run_folder(run_name(self.settings))
+
+    def forget(self) -> None:
+        """Remove record and state; the caller holds the folder's lock."""
+        forget(self.folder)
+        first = first_stage_folder(self.settings)
+        with locked(first):
+            forget(first)
+        self.file.unlink(missing_ok=True)
+
+
+def _plan(recipe, dataset, seed, device, backbone, weights, image_size, identities, data_root) -> _Plan:
+    """The arguments of :func:`run` with every default in its place."""
     device = choose_device(device)
     split = load_dataset(dataset, root=data_root) if isinstance(dataset, str) else dataset
     split = split if identities is None else split.keep_identities(identities, seed=seed)
@@ -110,20 +172,7 @@ def run(
         "image_size": list(image_size),
         "seed": seed,
     }
-    file, folder = paths.RUNS / f"{run_name(settings)}.json", run_folder(run_name(settings))
-    with locked(folder):
-        if fresh:
-            forget(folder)
-            with locked(first_stage_folder(settings)):
-                forget(first_stage_folder(settings))
-            file.unlink(missing_ok=True)
-        if file.exists():
-            return load_record(file)
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            model = Model(recipe, backbone=backbone, weights=weights, freeze_stem=split.is_video)
-        data = prepare(split, image_size, device=device)
-        return _Run(recipe, data, model.place(device), settings, device).finish()
+    return _Plan(split, settings, weights, device)
 
 
 class _Run:
@@ -144,7 +193,7 @@ class _Run:
         self.num_stages = recipe.num_stages(len(self.labels))
         self.merges = recipe.merges_per_stage(len(self.labels))
 
-    def finish(self) -> RunRecord:
+    def finish(self, on_stage: Callable[[RunRecord, int], None] | None) -> RunRecord:
         """Every stage that is still to do, then the record."""
         self._resume()
         if not self.record.stages:
@@ -156,6 +205,8 @@ class _Run:
                 metrics = entry["metrics"]
                 bar.set_postfix({"clusters": entry["num_clusters"], "rank-1": f"{metrics['rank-1']:.1%}"})
                 bar.update()
+                if on_stage:
+                    on_stage(self.record, self.num_stages)
         self.record.selected = select_stage(self.record.curve("rank-1"), self.recipe.selection)
         self.record.provenance["seconds"] = round(sum(sum(s["seconds"].values()) for s in self.record.stages), 1)
         labels = np.stack([np.load(self._stage_folder(s) / "labels.npy") for s in range(self.num_stages)])

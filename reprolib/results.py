@@ -29,7 +29,8 @@ from reprolib.claims import (
     verdict,
 )
 from reprolib.datasets import DatasetError, load_dataset, summarize
-from reprolib.pipeline import NETWORKS, PAPERS_NETWORK, run
+from reprolib.jobs import Job, train
+from reprolib.pipeline import NETWORKS, PAPERS_NETWORK
 from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
 from reprolib.timings import Benchmark, load_benchmark
@@ -66,8 +67,9 @@ __all__ = [
 def load_or_run(
     recipes: Sequence[Recipe], *, dataset: str, seeds: Sequence[int] = (0,), source: str = "stored", **settings
 ) -> list[RunRecord]:
-    """A record for every recipe and seed: read from the repository ("stored") or trained now ("run").
+    """A record for every recipe and seed, in that order: read from the repository ("stored") or trained now ("run").
 
+    What other processes train meanwhile is left to them, and read when it is done.
     ``settings`` are those of :func:`reprolib.run`: backbone, weights, image_size, identities, data_root, device.
 
     Raises:
@@ -77,7 +79,7 @@ def load_or_run(
     if source not in ("stored", "run"):
         raise ValueError(f'source={source!r} is not one of "stored", "run"')
     if source == "run":
-        return [run(recipe, dataset, seed=seed, **settings) for recipe in recipes for seed in seeds]
+        return train([Job(recipe, dataset, seed, settings) for recipe in recipes for seed in seeds])
     network = NETWORKS.get(dataset, PAPERS_NETWORK)
     wanted = {
         "dataset": dataset,

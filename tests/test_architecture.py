@@ -13,7 +13,8 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"datasets", "images", "model", "state", "timings"},
     {"extraction", "merging", "pretraining", "training"},
     {"pipeline", "claims"},
-    {"results", "figures", "maps"},
+    {"jobs"},
+    {"results", "figures", "maps", "cluster"},
     {"batch"},
     {"cli"},
 ]

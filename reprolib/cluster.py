@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,31 +23,21 @@ class ClusterError(ValueError):
     """Runs that a cluster cannot do; the message says why and what to do."""
 
 
-def train(jobs: Sequence[Job], *, address: str | None = None) -> list[RunRecord]:
-    """A record for each job, in their order, each trained by a worker of its own: on a GPU, or on a CPU's core.
+def train(jobs: Sequence[Job], *, address: str | None = None, results: Path = paths.RESULTS) -> list[RunRecord]:
+    """A record for each job, in their order, each trained by a worker of its own: on a GPU, or on a core of a CPU.
 
-    State and records are kept in the results folder, which all machines must share: a run whose worker is lost goes on
-    after its last saved epoch. Without an address a cluster of this machine alone is started, and stopped at the end;
-    where the process is connected to a cluster already, that one is used.
+    State and records are kept in the folder ``results``, which all machines must share: a run whose worker is lost
+    goes on after the last epoch saved. Without an address a cluster of this machine alone is started, and stopped at
+    the end; where this process is connected to a cluster already, that one is used.
 
     Raises:
         ClusterError: there is no Ray, no cluster or no such device; or runs failed, after all others have ended.
     """
-    with _connected(address) as ray, _home() as home, _View(jobs) as view:
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
-        board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
-        gpus = ray.cluster_resources().get("GPU", 0)
-
-        def send(place: int, *, wait: bool = False):
-            task = ray.remote(_work).options(
-                max_retries=RETRIES, runtime_env={"env_vars": _environment()}, **_resources(jobs[place], gpus)
-            )
-            return task.remote(jobs[place].anywhere(), place, board, home, wait)
-
+    records, failures = {}, {}
+    with _connected(address) as ray, _home(results / "state") as home, _View(jobs) as view:
+        board = _start_board(ray)
+        send = _sender(ray, jobs, board, home, results)
         pending = {send(place): place for place in range(len(jobs))}
-        records, failures = {}, {}
         while pending:
             done, _ = ray.wait(list(pending), timeout=1)
             view.show(ray.get(board.read.remote()))
@@ -58,7 +48,7 @@ def train(jobs: Sequence[Job], *, address: str | None = None) -> list[RunRecord]
                 except ray.exceptions.RayError as error:
                     failures[place] = _reason(error)
                     continue
-                if record is None:  # another worker is at it, or at its first stage: at the end of the queue
+                if record is None:  # another worker is at it, or at its first stage: to the end of the queue
                     pending[send(place, wait=True)] = place
                 else:
                     records[place] = record
@@ -67,6 +57,26 @@ def train(jobs: Sequence[Job], *, address: str | None = None) -> list[RunRecord]
         lines = "\n".join(f"  {jobs[place].title}: {reason}" for place, reason in failures.items())
         raise ClusterError(f"{len(failures)} of {len(jobs)} runs failed; the same command goes on with them:\n{lines}")
     return [records[place] for place in range(len(jobs))]
+
+
+def _start_board(ray):
+    """The board, on this machine: it must outlive the others."""
+    here = ray.get_runtime_context().get_node_id()
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+    return ray.remote(_Board).options(num_cpus=0, scheduling_strategy=strategy).remote()
+
+
+def _sender(ray, jobs: Sequence[Job], board, home: "_Home", results: Path) -> Callable:
+    """``send(place)`` puts a job in Ray's queue and returns the reference of its record to come."""
+    environment = {"REPROLIB_RESULTS": str(results), "TQDM_DISABLE": "1"}
+    gpus = ray.cluster_resources().get("GPU", 0)
+    work = ray.remote(_work).options(max_retries=RETRIES, runtime_env={"env_vars": environment})
+
+    def send(place: int, *, wait: bool = False):
+        job = jobs[place]
+        return work.options(**_resources(job, gpus)).remote(job.anywhere(), place, board, home, wait)
+
+    return send
 
 
 @contextmanager
@@ -106,11 +116,6 @@ def _resources(job: Job, gpus: float) -> dict[str, int]:
     return {"num_gpus": 1} if gpus and device != "cpu" else {"num_cpus": 1}
 
 
-def _environment() -> dict[str, str]:
-    """What a worker's environment must say: where results go, and nothing to those who do not see it."""
-    return {"REPROLIB_RESULTS": str(paths.RESULTS), "TQDM_DISABLE": "1"}
-
-
 def _reason(error: Exception) -> str:
     cause = getattr(error, "cause", None)
     if isinstance(cause, ValueError):  # ours
@@ -136,17 +141,19 @@ class _Home:
             raise ClusterError(f"{place}: it does not see {self.token.parent}: put the checkout on a folder all share")
         try:
             with locked(self.token, wait=False):
-                raise ClusterError(f"{place}: locks on {self.token.parent} do not reach it: mount it with locks (flock)")
+                raise ClusterError(
+                    f"{place}: locks on {self.token.parent} do not reach it: mount it with locks (flock)"
+                )
         except Busy:
             pass
 
 
 @contextmanager
-def _home() -> Iterator[_Home]:
-    token = paths.STATE / f"cluster-{uuid.uuid4().hex[:8]}"
+def _home(state: Path) -> Iterator[_Home]:
+    token = state / f"cluster-{uuid.uuid4().hex[:8]}"
     with locked(token):
         yield _Home(token, {"reprolib": SOURCE, **versions()})
-        token.with_name(f"{token.name}.lock").unlink()
+    token.with_name(f"{token.name}.lock").unlink()
 
 
 def _work(job: Job, place: int, board, home: _Home, wait: bool) -> RunRecord | None:

@@ -32,7 +32,17 @@ AFTER_FIRST_STAGE = {
     "later_learning_rate",
     "selection",
 }
-BESIDE_A_RUN = {"claims", "jobs", "cluster", "results", "figures", "maps", "timings", "batch", "cli"}  # no run executes these
+BESIDE_A_RUN = {
+    "claims",
+    "jobs",
+    "cluster",
+    "results",
+    "figures",
+    "maps",
+    "timings",
+    "batch",
+    "cli",
+}  # no run executes these
 
 
 class StateError(ValueError):

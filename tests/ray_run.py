@@ -4,7 +4,6 @@ A process of its own, so that Ray's threads and sockets end with it. What it see
 """
 
 import json
-import os
 import socket
 import sys
 import threading
@@ -23,7 +22,7 @@ RECIPES = [replace(r, **QUICK) for r in (BUC, DBC, OIM, BUC_UNREGULARIZED)]
 
 @dataclass(frozen=True)
 class TinyJob(jobs.Job):
-    """A job of a second wherever it is run, with every epoch saved, and as long as its stage 1 is waited for."""
+    """A job of a second wherever it is run, that saves every epoch."""
 
     folder: str = ""
     pause: float = 0  # seconds after each stage
@@ -36,11 +35,17 @@ class TinyJob(jobs.Job):
         def on_stage(record, stages):
             show(record, stages)
             with (Path(self.folder) / "log").open("a") as log:
-                log.write(json.dumps([self.title, len(record.stages), os.environ.get("RAY_NODE_ID", ""), os.getpid()]))
-                log.write("\n")
+                log.write(json.dumps([self.title, len(record.stages), node()]) + "\n")
             time.sleep(self.pause)
 
         return super().run(**options, on_stage=on_stage)
+
+
+def node() -> str:
+    """Where this is run; empty outside of Ray."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
 
 
 def place(folder: Path) -> None:
@@ -67,8 +72,8 @@ def kill_at_work(nodes, doomed, log: Path, seen: dict) -> None:
     """Kill a node as soon as it has finished a stage."""
     while not seen:
         time.sleep(0.05)
-        for title, stage, node, _ in map(json.loads, log.read_text().splitlines() if log.exists() else []):
-            if node == doomed.node_id:
+        for title, stage, where in map(json.loads, log.read_text().splitlines() if log.exists() else []):
+            if where == doomed.node_id:
                 seen["killed"] = [title, stage]
                 nodes.remove_node(doomed, allow_graceful=False)
                 return

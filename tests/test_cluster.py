@@ -61,9 +61,9 @@ def test_a_node_killed_in_the_middle_loses_no_stage(ran):
     stages = [json.loads(line) for line in (folder / "ray" / "log").read_text().splitlines()]
     assert len({(title, stage) for title, stage, *_ in stages}) == len(stages)  # none was trained again
     title, stage = seen["killed"]
-    nodes = {node for name, k, node, _ in stages if name == title and k > stage}
+    nodes = {node for name, k, node in stages if name == title and k > stage}
     assert nodes
-    assert nodes.isdisjoint(node for name, k, node, _ in stages if name == title and k <= stage)
+    assert nodes.isdisjoint(node for name, k, node in stages if name == title and k <= stage)
     assert leftovers(folder) == []
     assert not list((folder / "ray").rglob("cluster-*"))
 

@@ -73,8 +73,8 @@ class Recipe:
         _check_choices(self)
         if not 0 < self.merge_percent < 1:
             raise ValueError(f"merge_percent={self.merge_percent} must lie between 0 and 1")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature} must be positive")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature} must be positive and finite")
 
     def with_weight(self, weight: float) -> "Recipe":
         """The same with another λ (BUC Fig. 3a, DBC Fig. 4); the name says so."""

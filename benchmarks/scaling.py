@@ -179,7 +179,8 @@ def closest_pairs(features: Tensor, count: int, allowed: Tensor) -> Tensor:
 
 
 def _figure(value: float) -> str:
-    return f"{value:.0f}" if 10 <= value < 1000 else f"{value:.1f}" if value < 10 else f"{float(f'{value:.2g}'):,.0f}"
+    """Two significant digits, or all before the point."""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}" if value < 1000 else f"{float(f'{value:.2g}'):,.0f}"
 
 
 def _bytes(value: float) -> str:

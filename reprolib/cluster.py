@@ -33,6 +33,8 @@ def train(jobs: Sequence[Job], *, address: str | None = None, results: Path = pa
     Raises:
         ClusterError: there is no Ray, no cluster or no such device; or runs failed, after all others have ended.
     """
+    if not jobs:
+        return []
     records, failures = {}, {}
     with _connected(address) as ray, _home(results / "state") as home, _View(jobs) as view:
         board = _start_board(ray)

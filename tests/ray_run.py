@@ -88,7 +88,7 @@ def main(folder: Path) -> None:
         (folder / "serial").mkdir(exist_ok=True)
         job.run()
     serial = time.monotonic() - begun
-    here = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": cluster.OBJECT_STORE}
+    here = {"num_cpus": 1, "object_store_memory": cluster.OBJECT_STORE}
     nodes = Cluster(True, head_node_args=here | {"include_dashboard": False, "no_monitor": True} | ports())
     doomed = nodes.add_node(**here, **ports())
     place(folder / "ray")

@@ -72,11 +72,11 @@ def _sender(ray, jobs: Sequence[Job], board, home: "_Home", results: Path) -> Ca
     """``send(place)`` puts a job in Ray's queue and returns the reference of its record to come."""
     environment = {"REPROLIB_RESULTS": str(results), "TQDM_DISABLE": "1"}
     gpus = ray.cluster_resources().get("GPU", 0)
-    work = ray.remote(_work).options(max_retries=RETRIES, runtime_env={"env_vars": environment})
+    options = {"max_retries": RETRIES, "runtime_env": {"env_vars": environment}}
 
     def send(place: int, *, wait: bool = False):
-        job = jobs[place]
-        return work.options(**_resources(job, gpus)).remote(job.anywhere(), place, board, home, wait)
+        work = ray.remote(_work).options(**options, **_resources(jobs[place], gpus))
+        return work.remote(jobs[place].anywhere(), place, board, home, wait)
 
     return send
 

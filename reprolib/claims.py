@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean
 
@@ -91,7 +91,7 @@ def _in_each(recipe: Recipe, margin: Callable[[RunRecord], float]) -> Margins:
 def is_of(record: RunRecord, recipe: Recipe) -> bool:
     """Same settings; one that is newer than the record counts by its default, which is what the record ran with."""
     defaults = {f.name: f.default for f in fields(Recipe)}
-    return defaults | record.settings["recipe"] == asdict(recipe)
+    return defaults | record.settings["recipe"] == recipe.settings()
 
 
 def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:

@@ -104,7 +104,7 @@ def run(
         "dataset": split.name,
         "fingerprint": fingerprint(split.train),
         "identities": identities,
-        "recipe": asdict(recipe),
+        "recipe": recipe.settings(),
         "backbone": backbone,
         "weights": source + describe_weights(weights),
         "image_size": list(image_size),

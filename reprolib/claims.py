@@ -33,6 +33,17 @@ def higher(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
     return _in_pairs(better, worse, lambda a, b: 100 * (a.best[metric] - b.best[metric]))
 
 
+def highest(best: Recipe, others: Sequence[Recipe], metric: str = "rank-1") -> Margins:
+    """Points by which one recipe's kept stage exceeds the best of the others', over the seeds that all have."""
+
+    def margins(records: list[RunRecord]) -> list[float]:
+        own, *rest = (by_seed(records, recipe) for recipe in (best, *others))
+        shared = sorted(own.keys() & set.intersection(*(set(r) for r in rest)))
+        return [100 * (own[s].best[metric] - max(r[s].best[metric] for r in rest)) for s in shared]
+
+    return margins
+
+
 def close(one: Recipe, other: Recipe, *, within: float, metric: str = "rank-1") -> Margins:
     """``within`` points less the distance of the kept stages of two recipes."""
     return _in_pairs(one, other, lambda a, b: within - 100 * abs(a.best[metric] - b.best[metric]))

@@ -71,10 +71,13 @@ class Recipe:
     backbone_rate: float = 0.1  # the backbone learns at this fraction of the head's rate
     momentum: float = 0.9  # SGD, Nesterov
     weight_decay: float = 5e-4
+    train_order: Literal["shuffled", "sorted"] = "shuffled"  # by identity, as the released programs read folders
     augmentation: Literal["reid", "none"] = "reid"  # area 0.64-1.0, height / width 2-3, flip
     frames_per_tracklet: int = 16  # video: frames sampled from a tracklet in training
     frames_at_most: int = 900  # video: frames of a tracklet used in evaluation
-    selection: Literal["test", "last"] = "test"  # stage kept: best rank-1 on the test set, as both papers did
+    # The stage kept: of best rank-1 on the test set, as both papers did, or on training identities left out; the last;
+    # or, for who has no labels, the one with the best silhouette of its clusters.
+    selection: Literal["test", "last", "validation", "silhouette"] = "test"
 
     def __post_init__(self):
         """Check every choice and range."""

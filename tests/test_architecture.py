@@ -8,7 +8,7 @@ import pytest
 from reprolib import paths
 
 LAYERS = [  # a module imports from rows above its own, never from its own
-    {"paths", "recipe", "files", "devices"},
+    {"paths", "recipe", "files", "devices", "colors"},
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state", "timings"},
     {"extraction", "merging", "pretraining", "training"},
@@ -18,7 +18,14 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"cli"},
 ]
 OUTSIDE = {"__init__", "__main__"}
-SEE_IDENTITIES = {"datasets", "evaluation", "quality", "figures", "audit", "pipeline"}  # pipeline hands them to the two others
+SEE_IDENTITIES = {
+    "datasets",
+    "evaluation",
+    "quality",
+    "figures",
+    "audit",
+    "pipeline",
+}  # pipeline hands them to the two others
 
 
 def modules():

@@ -6,6 +6,7 @@ method, and taken out of the program's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import mean, stdev
 
 import numpy as np
@@ -118,6 +119,25 @@ def rows_seen(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict[s
         "same identity": float(np.where(own, 0, table[after, pids]).mean()),
         "chance": float(np.where(own, 0, at_random).mean()),
     }
+
+
+def rows_seen_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd.DataFrame:
+    """:func:`rows_seen` at every stage after the first, from the pseudo-labels (stages, N) that a run trained on."""
+    table = pd.DataFrame([rows_seen(before, after, pids) for before, after in pairwise(labels)])
+    return table.set_index(pd.RangeIndex(1, len(labels), name="stage")).assign(panel=_order(record))
+
+
+def _order(record: RunRecord) -> str:
+    return "images " + record.settings["recipe"].get("train_order", "shuffled").replace("sorted", "sorted by identity")
+
+
+def average_precision(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """mAP of the stage kept by both definitions, a row a column: percent, the mean over its records."""
+    rows = {}
+    for name, members in columns(records).items():
+        trapezoid, step = (100 * mean(r.best[metric] for r in members) for metric in ("mAP", "mAP_step"))
+        rows[name] = {"trapezoid": trapezoid, "step sum": step, "difference": step - trapezoid, "runs": len(members)}
+    return pd.DataFrame(rows).T.round(1).astype({"runs": int})
 
 
 def selection_losses(records: Sequence[RunRecord]) -> pd.DataFrame:

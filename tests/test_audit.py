@@ -67,3 +67,19 @@ def test_losses_are_against_the_best_stage_on_the_test_set():
         stage["validation"] = {"rank-1": left_out}
     lost = audit.selection_losses([run]).set_index("rule")["lost"]
     assert lost.to_dict() == pytest.approx({"last": 20, "validation": 0})  # no silhouette in this record
+
+
+def test_rows_are_looked_at_in_every_stage_but_the_first():
+    labels, pids = np.array([[0, 1, 2, 3], [0, 1, 1, 2], [0, 0, 0, 1]]), np.array([0, 0, 1, 1])
+    run = record(audit.in_order(DBC_RELEASED), 0.3)
+    table = audit.rows_seen_by_stage(run, labels, pids)
+    assert table.index.tolist() == [1, 2]
+    assert table["own"].tolist() == [0.5, 0.25]
+    assert set(table["panel"]) == {"images sorted by identity"}
+
+
+def test_both_average_precisions_stand_beside_each_other():
+    run = record(BUC, 0.5)
+    run.stages[1]["metrics"]["mAP_step"] = 0.26
+    (row,) = audit.average_precision([run]).to_dict("records")
+    assert row == {"trapezoid": 25.0, "step sum": 26.0, "difference": 1.0, "runs": 1}

@@ -134,3 +134,35 @@ def long_tail(samples: dict[str, Sequence[int]], name: str) -> None:
         ax.set(xlabel="training samples of an identity", ylabel="identities")
         ax.annotate(dataset, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
     save(name)
+
+
+def changes(tables: dict[str, pd.DataFrame], name: str) -> None:
+    """By how many points each change moves a result: a panel a table of ``audit.prices``, a row a change."""
+    longest = max(table["change"].nunique() for table in tables.values())
+    _, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 0.34 * longest + 1), squeeze=False, sharex=True)
+    for ax, (caption, table) in zip(axes[0], tables.items(), strict=True):
+        order = table.groupby("change", sort=False)["points"].mean().sort_values()
+        for place, (change, mean) in enumerate(order.items()):
+            points = table.loc[table["change"] == change, "points"]
+            ax.plot(points, [place] * len(points), "o", ms=3, color="k", alpha=0.5)
+            ax.plot([0, mean], [place, place], lw=5, color=color_of("dbc"), alpha=0.6, solid_capstyle="butt")
+        ax.axvline(0, color="0.5", lw=0.8)
+        ax.set_yticks(range(len(order)), order.index)
+        ax.set(xlabel="points of rank-1", ylim=(-0.6, len(order) - 0.4))
+        ax.annotate(caption, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+    save(name)
+
+
+def shares(data: pd.DataFrame, name: str) -> None:
+    """Columns of a table, fractions, against its index, the stage; one panel a value of its column ``panel``."""
+    groups = list(dict.fromkeys(data["panel"]))
+    figure, axes = plt.subplots(1, len(groups), figsize=(3.6 * len(groups), 2.8), squeeze=False, sharey=True)
+    for ax, group in zip(axes[0], groups, strict=True):
+        part = data[data["panel"] == group].drop(columns="panel").groupby(level=0).mean()
+        for column, style in zip(part, ("-", "-", "--"), strict=False):
+            ax.plot(part.index, 100 * part[column], style, lw=1.6, label=column)
+        ax.set(xlabel="stage (times merged)", ylabel="images (%)", ylim=(0, None))
+        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        ax.annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+    legend(figure, axes)
+    save(name)

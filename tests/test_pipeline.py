@@ -148,6 +148,11 @@ def test_a_rule_that_has_nothing_to_choose_by_is_refused_before_training(recipe,
         run(recipe, tiny_split)
 
 
+def test_a_dataset_whose_training_identities_nobody_knows_is_run_all_the_same(tiny_split):
+    unknown = run(BUC, replace(tiny_split, train_pids=np.full(len(tiny_split.train), -1)))
+    assert unknown.curve("rank-1") == run(BUC, tiny_split, fresh=True).curve("rank-1")
+
+
 def test_a_stage_can_be_kept_without_any_label(tiny_split):
     record = run(replace(BUC, selection="silhouette"), tiny_split)
     assert record.stages[0]["validity"] == {}  # every image on its own

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from reprolib import paths
-from reprolib.datasets import Split, fingerprint, load_dataset, require_usable
+from reprolib.datasets import LabelledTracklets, Split, fingerprint, load_dataset, require_usable
 from reprolib.devices import choose_device
 from reprolib.evaluation import rank_gallery
 from reprolib.extraction import extract
@@ -21,7 +21,7 @@ from reprolib.memory import LookupTable, cluster_means
 from reprolib.merging import merge_clusters
 from reprolib.model import Model, describe_weights
 from reprolib.pretraining import catalogue_weights
-from reprolib.quality import cluster_quality
+from reprolib.quality import cluster_quality, cluster_validity
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord, load_record, provenance, run_name
 from reprolib.state import (
@@ -54,6 +54,7 @@ class Prepared:
     train: Images
     query: Images
     gallery: Images
+    validation: Images | None
 
 
 def run(
@@ -77,7 +78,7 @@ def run(
 
     Args:
         recipe: the method.
-        dataset: a name of ``load_dataset``, or a Split.
+        dataset: a name of ``load_dataset``, or a Split, whose order is then left as it is.
         seed: decides initial weights, order, crops, dropout and, with ``identities``, which are drawn.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
         backbone: resnet50, resnet18 or mobilenet_v2; None takes the dataset's own of ``NETWORKS``, else the papers'.
@@ -154,9 +155,12 @@ class _Plan:
 def _plan(recipe, dataset, seed, device, backbone, weights, image_size, identities, data_root) -> _Plan:
     """The arguments of :func:`run` with every default in its place."""
     device = choose_device(device)
-    split = load_dataset(dataset, root=data_root) if isinstance(dataset, str) else dataset
+    split = (
+        load_dataset(dataset, root=data_root, train_order=recipe.train_order) if isinstance(dataset, str) else dataset
+    )
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     require_usable(split)
+    _require_selectable(recipe, split)
     default = NETWORKS.get(split.name, PAPERS_NETWORK)
     backbone, image_size = backbone or default[0], tuple(image_size or default[2])
     weights, source = weights or default[1], ""
@@ -166,13 +170,22 @@ def _plan(recipe, dataset, seed, device, backbone, weights, image_size, identiti
         "dataset": split.name,
         "fingerprint": fingerprint(split.train),
         "identities": identities,
-        "recipe": asdict(recipe),
+        "recipe": recipe.settings(),
         "backbone": backbone,
         "weights": source + describe_weights(weights),
         "image_size": list(image_size),
         "seed": seed,
     }
     return _Plan(split, settings, weights, device)
+
+
+def _require_selectable(recipe: Recipe, split: Split) -> None:
+    if recipe.selection == "validation" and split.validation is None:
+        raise ValueError("selection='validation' needs identities left out of training: give identities=...")
+    if recipe.selection == "silhouette" and recipe.criterion is None:
+        raise ValueError(
+            f"selection='silhouette': {recipe.name} merges nothing, so that there are no clusters to choose by"
+        )
 
 
 class _Run:
@@ -188,7 +201,8 @@ class _Run:
             self.labels = torch.from_numpy(np.unique(data.split.train_pids, return_inverse=True)[1])
         self.table_start: Tensor | None = None  # the next stage's first table; None: zeros
         self.record = RunRecord(settings, provenance(device), untrained={})
-        test = {part: fingerprint(getattr(data.split, part)) for part in ("query", "gallery")}
+        parts = {part: getattr(data.split, part) for part in ("query", "gallery", "validation")}
+        test = {part: fingerprint(tracklets) for part, tracklets in parts.items() if tracklets is not None}
         self.origin = make_origin(settings, device=device.type, **test)
         self.num_stages = recipe.num_stages(len(self.labels))
         self.merges = recipe.merges_per_stage(len(self.labels))
@@ -207,7 +221,7 @@ class _Run:
                 bar.update()
                 if on_stage:
                     on_stage(self.record, self.num_stages)
-        self.record.selected = select_stage(self.record.curve("rank-1"), self.recipe.selection)
+        self.record.selected = select_stage(self.record.stages, self.recipe.selection)
         self.record.provenance["seconds"] = round(sum(sum(s["seconds"].values()) for s in self.record.stages), 1)
         labels = np.stack([np.load(self._stage_folder(s) / "labels.npy") for s in range(self.num_stages)])
         with replacing(paths.LABELS / f"{self.record.name}.npz") as partial:
@@ -221,10 +235,13 @@ class _Run:
         checkpoint = Checkpoint(self._stage_folder(stage), self.origin)
         entry = self._first_stage() if stage == 0 else self._learn(stage, checkpoint)
         clock = _Clock(entry["seconds"])
-        entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids))}
-        if stage + 1 < self.num_stages and self.recipe.criterion is not None:
+        entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids)), "validity": {}}
+        if self.recipe.criterion is not None:
             output = self._extract(self.data.train, self.data.split.train)
             clock.lap("extract")
+            entry["validity"] = cluster_validity(output.feature, labels)
+            clock.lap("validity")
+        if stage + 1 < self.num_stages and self.recipe.criterion is not None:
             self.labels = merge_clusters(
                 output.feature, labels.to(self.device), criterion=self.recipe.criterion, merges_per_stage=self.merges
             ).cpu()
@@ -254,14 +271,10 @@ class _Run:
         losses = self._train(stage, num_clusters, checkpoint)
         clock.lap("train", before=checkpoint.seconds)
         metrics = self._evaluate()
+        validation = {"validation": self._validate()} if self.data.validation else {}
         clock.lap("evaluate")
-        return {
-            "stage": stage,
-            "num_clusters": num_clusters,
-            "losses": losses,
-            "metrics": metrics,
-            "seconds": clock.seconds,
-        }
+        entry = {"stage": stage, "num_clusters": num_clusters, "losses": losses, "metrics": metrics}
+        return {**entry, **validation, "seconds": clock.seconds}
 
     def _train(self, stage: int, num_clusters: int, checkpoint: Checkpoint) -> list[float]:
         rows = num_clusters if self.table_start is None else len(self.table_start)
@@ -302,14 +315,24 @@ class _Run:
         )
 
     def _evaluate(self) -> dict:
-        split = self.data.split
+        query, gallery = self.data.split.query, self.data.split.gallery
+        features = self._extract(self.data.query, query).feature, self._extract(self.data.gallery, gallery).feature
+        return self._rank(features, query, gallery)
+
+    def _validate(self) -> dict:
+        """Each image of an identity left out of training is a query among all of them."""
+        held = self.data.split.validation
+        feature = self._extract(self.data.validation, held).feature
+        return self._rank((feature, feature), held, held)
+
+    @staticmethod
+    def _rank(features: tuple[Tensor, Tensor], query: LabelledTracklets, gallery: LabelledTracklets) -> dict:
         ranking = rank_gallery(
-            self._extract(self.data.query, split.query).feature,
-            self._extract(self.data.gallery, split.gallery).feature,
-            query_pids=split.query.pids,
-            gallery_pids=split.gallery.pids,
-            query_camids=split.query.camids,
-            gallery_camids=split.gallery.camids,
+            *features,
+            query_pids=query.pids,
+            gallery_pids=gallery.pids,
+            query_camids=query.camids,
+            gallery_camids=gallery.camids,
         )
         ranks = {f"rank-{k}": float(ranking.cmc[k - 1]) for k in (1, 5, 10, 20)}
         average = {"mAP": float(ranking.mean_ap), "mAP_step": float(ranking.mean_ap_step)}
@@ -331,7 +354,7 @@ class _Run:
         if self.table_start is not None:
             arrays["table"] = self.table_start.cpu()
         save_folder(self._stage_folder(entry["stage"]), self.origin, content, self.model, **arrays)
-        best = select_stage(self.record.curve("rank-1"), self.recipe.selection)
+        best = select_stage(self.record.stages, self.recipe.selection)
         for earlier in range(entry["stage"]):
             if earlier != best:
                 (self._stage_folder(earlier) / "model.safetensors").unlink(missing_ok=True)
@@ -365,8 +388,11 @@ class _Clock:
 def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) -> Prepared:
     """Decode the three sets (or map the cache of an earlier run) and move them to ``device``."""
     sets = {}
-    for part in ("train", "query", "gallery"):
+    for part in ("train", "query", "gallery", "validation"):
         tracklets = getattr(split, part)
+        if tracklets is None:
+            sets[part] = None
+            continue
         size = "x".join(map(str, image_size))
         cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets)}.npy"
         images = load_images(tracklets.frames, image_size, cache=cache)
@@ -374,6 +400,12 @@ def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) 
     return Prepared(split, **sets)
 
 
-def select_stage(rank_1: list[float], rule: str) -> int:
-    """The stage kept: the best rank-1 on the test set (as both papers did; the first of equals), or the last."""
-    return len(rank_1) - 1 if rule == "last" else int(np.argmax(rank_1))
+def select_stage(stages: list[dict], rule: str) -> int:
+    """The stage kept by a rule of ``Recipe.selection``; of equals the first."""
+    scores = {
+        "test": lambda s: s["metrics"]["rank-1"],
+        "last": lambda s: s["stage"],
+        "validation": lambda s: s["validation"]["rank-1"],
+        "silhouette": lambda s: s["validity"].get("silhouette", -1.0),  # not defined before the first merge
+    }
+    return int(np.argmax([scores[rule](stage) for stage in stages]))

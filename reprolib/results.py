@@ -22,6 +22,7 @@ from reprolib.claims import (
     earlier,
     gradual,
     higher,
+    highest,
     is_of,
     judge,
     rises,
@@ -48,9 +49,11 @@ __all__ = [
     "earlier",
     "gradual",
     "higher",
+    "highest",
     "judge",
     "load_or_measure",
     "load_or_run",
+    "ours",
     "percent",
     "provenance",
     "pseudo_labels",
@@ -217,12 +220,21 @@ def compare(
             rows = paper[(paper["dataset"] == dataset) & (paper["metric"] == metric)]
             values = rows.set_index("method")["value"].map(lambda v: f"{float(v):.1f}")
             table[f"paper: {dataset}", metric] = values.reindex(index).fillna("")
+    for name, values in ours(records, methods, metrics=metrics).items():
+        table[name] = values.reindex(index).fillna("")
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+def ours(
+    records: Sequence[RunRecord], methods: dict[str, Recipe], *, metrics: Sequence[str] = ("rank-1", "mAP")
+) -> pd.DataFrame:
+    """Our part of :func:`compare`: percent at the stage kept, a row a method."""
+    table = pd.DataFrame(index=pd.Index(methods, name="method"))
     for name, members in columns(records).items():
         for metric in metrics:
-            table[f"ours: {name}", metric] = [
-                _summary([r.best[metric] for r in by_seed(members, methods[m]).values()]) if m in methods else ""
-                for m in index
-            ]
+            kept = [[r.best[metric] for r in by_seed(members, recipe).values()] for recipe in methods.values()]
+            table[f"ours: {name}", metric] = [_summary(fractions) for fractions in kept]
     table.columns = pd.MultiIndex.from_tuples(table.columns)
     return table
 

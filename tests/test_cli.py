@@ -24,7 +24,7 @@ def test_help_says_what_each_command_is_for(command):
 
 
 def test_run_trains_and_ends_with_the_kept_stage(results_folder, tiny_network, tiny_split, monkeypatch):
-    monkeypatch.setattr(pipeline, "load_dataset", lambda name, root: tiny_split)
+    monkeypatch.setattr(pipeline, "load_dataset", lambda *_, **__: tiny_split)
     result = call(
         "run",
         "--recipe",
@@ -72,7 +72,7 @@ def test_check_data_fails_where_there_is_nothing_and_says_where_to_get_it(tmp_pa
 
 
 def test_every_recipe_is_run_with_every_seed(results_folder, tiny_network, tiny_split, monkeypatch):
-    monkeypatch.setattr(pipeline, "load_dataset", lambda name, root: tiny_split)
+    monkeypatch.setattr(pipeline, "load_dataset", lambda *_, **__: tiny_split)
     quick = {name: replace(RECIPES[name], first_stage_epochs=1, merge_percent=0.5) for name in ("buc", "oim")}
     monkeypatch.setattr("reprolib.cli.RECIPES", quick)
     options = ["--image-size", "32x16", "--weights", "none", "--device", "cpu"]

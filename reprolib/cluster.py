@@ -154,8 +154,10 @@ class _Home:
 def _home(state: Path) -> Iterator[_Home]:
     token = state / f"cluster-{uuid.uuid4().hex[:8]}"
     with locked(token):
-        yield _Home(token, {"reprolib": SOURCE, **versions()})
-    token.with_name(f"{token.name}.lock").unlink()
+        try:
+            yield _Home(token, {"reprolib": SOURCE, **versions()})
+        finally:
+            token.with_name(f"{token.name}.lock").unlink()
 
 
 def _work(job: Job, place: int, board, home: _Home, wait: bool) -> RunRecord | None:

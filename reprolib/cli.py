@@ -13,7 +13,8 @@ Engine = Annotated[
     Literal["here", "ray"], typer.Option(help="here: on this machine, one run after the other; ray: on a cluster.")
 ]
 Address = Annotated[
-    str | None, typer.Option(help="Of a Ray cluster, or auto; none: one is started on this machine [docs/cluster.md].")
+    str | None,
+    typer.Option(help="Of a Ray cluster, or auto; none: one is started on this machine; see docs/cluster.md."),
 ]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -176,7 +176,11 @@ def conclude(
     )
 
 
+def conclusions(folder: Path) -> list[dict]:
+    """Every verdict that the notebooks left in ``folder``, as ``conclude`` wrote it: exhibit, claim, verdict, columns."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+
+
 def scorecard(folder: Path) -> pd.DataFrame:
     """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict."""
-    rows = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
-    return pd.DataFrame(rows, columns=["exhibit", "claim", "verdict"])
+    return pd.DataFrame(conclusions(folder), columns=["exhibit", "claim", "verdict"])

@@ -177,7 +177,7 @@ def conclude(
 
 
 def conclusions(folder: Path) -> list[dict]:
-    """Every verdict that the notebooks left in ``folder``, as ``conclude`` wrote it: exhibit, claim, verdict, columns."""
+    """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict, and the columns it rests on."""
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
 
 

@@ -8,13 +8,14 @@ import pytest
 from reprolib import paths
 
 LAYERS = [  # a module imports from rows above its own, never from its own
-    {"paths", "recipe", "files", "devices"},
+    {"paths", "recipe", "files", "devices", "pages"},
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state", "timings"},
     {"extraction", "merging", "pretraining", "training"},
     {"pipeline", "claims"},
     {"results", "figures", "maps"},
     {"batch"},
+    {"report"},
     {"cli"},
 ]
 OUTSIDE = {"__init__", "__main__"}

@@ -12,7 +12,7 @@ def call(*arguments):
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "TERM": "dumb"})
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["reproduce"], ["check-data"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["reproduce"], ["report"], ["check-data"]])
 def test_help_says_what_each_command_is_for(command):
     result = call(*command, "--help")
     assert result.exit_code == 0
@@ -61,6 +61,13 @@ def test_check_data_fails_where_there_is_nothing_and_says_where_to_get_it(tmp_pa
     assert result.exit_code == 1
     assert "not found" in result.output
     assert "source:" in result.output
+
+
+def test_a_report_of_an_unknown_source_is_one_clear_line():
+    result = call("report", "--source", "both")
+    assert result.exit_code == 1
+    assert result.output.startswith("error: source='both' is not one of")
+    assert "Traceback" not in result.output
 
 
 @pytest.fixture

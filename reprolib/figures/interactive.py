@@ -62,8 +62,8 @@ def tsne_stages(
 </div>
 <p class="dim">A point is a training image. At stage 0 each stands where t-SNE put it; at every stage each is drawn two
 thirds of the way from there to the mean place of its cluster. Only this pull changes with the stage: the map itself is
-made once, of the features of the stage kept ({record.selected}). Clusters are those of the pseudo-labels that the stage trained
-on; an image that is alone in its cluster is gray. The identities are shown here and were never trained on.</p>
+made once, of the features of the stage kept ({record.selected}). Clusters are those of the pseudo-labels that the
+stage trained on; an image that is alone in its cluster is gray. Identities are shown, never trained on.</p>
 <script type="application/json" id="data">{content}</script>
 <script>
 {script}</script>"""

@@ -14,6 +14,8 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 VERDICT = re.compile(r"^(?:REPRODUCED|PARTLY|NOT REPRODUCED|NOT ATTEMPTED): .+$", re.MULTILINE)
+LONG = 40  # characters of an equation that may be wider than a phone
+BAR = '<mo stretchy="false" lspace="0" rspace="0">|'
 TABLE_TAGS = ["table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption", "div", "p", "b", "i", "code", "br"]
 TABLE_ATTRIBUTES = ["class", "colspan", "rowspan"]
 
@@ -82,7 +84,8 @@ class _Renderer(IPythonRenderer):
     """Markdown whose HTML is shown as text and whose equations are MathML."""
 
     def inline_math(self, body: str) -> str:
-        return _mathml(body, display="inline")
+        equation = _mathml(body, display="inline")
+        return f'<span class="long">{equation}</span>' if len(body) > LONG else equation
 
     def block_math(self, body: str) -> str:
         return f'<span class="equation">{_mathml(body, display="block")}</span>'
@@ -90,7 +93,8 @@ class _Renderer(IPythonRenderer):
 
 def _mathml(latex: str, *, display: str) -> str:
     try:
-        return convert(latex.strip(), display=display)
+        # A bar is an operator to MathML, with room on both sides; in these papers it is a size.
+        return convert(latex.strip(), display=display).replace('<mo stretchy="false">&#x0007C;', BAR)
     except Exception:  # its errors have no base of their own; what it cannot read stays readable as text
         return f"<code>{escape(latex)}</code>"
 
@@ -113,6 +117,7 @@ def _markdown(source: str) -> str:
 
 
 def _tables(html: str) -> str:
-    """A table as pandas writes it, in the style of the page instead of its own."""
+    """A table as pandas writes it, in the style of the page instead of its own; a short entry stays on one line."""
     plain = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
-    return bleach.clean(plain, tags=TABLE_TAGS, attributes=TABLE_ATTRIBUTES, strip=True)
+    plain = bleach.clean(plain, tags=TABLE_TAGS, attributes=TABLE_ATTRIBUTES, strip=True)
+    return re.sub(r"<(t[dh])(?=>[^<]{1,24}</)", r'<\1 class="short"', plain)

@@ -87,7 +87,10 @@ def _origin(stored: bool) -> str:
     made_of = (
         "the stored notebooks and records" if stored else "notebooks executed on this machine by reprolib reproduce"
     )
-    return f"Made of {made_of}; reprolib {version('reprolib')}, commit {state}."
+    return (
+        f"Made of {made_of}, by reprolib {version('reprolib')} at commit {state}; "
+        "each notebook ends in the provenance of its numbers."
+    )
 
 
 def _write(folder: Path, notebooks: list[NotebookPage], cards: list[dict], *, origin: str) -> None:

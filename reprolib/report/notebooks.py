@@ -76,8 +76,11 @@ def _execution(papermill: dict | None) -> str:
     if not papermill:
         return ""
     given = ", ".join(f"{name} = {value}" for name, value in papermill["parameters"].items())
-    failed = "; it failed, and the cells after the error did not run" if papermill.get("exception") else ""
-    return f"Executed {papermill['start_time'][:10]} with {given or 'its own parameters'}{failed}."
+    whole = papermill.get("end_time") and not papermill.get("exception")
+    return (
+        f"Executed {papermill['start_time'][:10]} with {given or 'its own parameters'}"
+        f"{'' if whole else '; it did not run to its end'}."
+    )
 
 
 class _Renderer(IPythonRenderer):
@@ -120,4 +123,4 @@ def _tables(html: str) -> str:
     """A table as pandas writes it, in the style of the page instead of its own; a short entry stays on one line."""
     plain = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
     plain = bleach.clean(plain, tags=TABLE_TAGS, attributes=TABLE_ATTRIBUTES, strip=True)
-    return re.sub(r"<(t[dh])(?=>[^<]{1,24}</)", r'<\1 class="short"', plain)
+    return re.sub(r"<(t[dh])(?=>[^<]{0,24}</)", r'<\1 class="short"', plain)

@@ -17,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from reprolib import paths, report
 from reprolib.figures.interactive import PULL, gathered
+from reprolib.record import RecordError
 from reprolib.report import ReportError, build
 
 MAPS = ["09_tsne", "16_tsne"]
@@ -188,7 +189,7 @@ def test_the_first_page_has_every_claim_every_notebook_and_every_figure(stored):
     assert {f"{name}.html" for name in PAGES[1:]} <= set(page.targets)
     assert set(page.images) == {figure.name for figure in stored.glob("*.png")}
     assert len(page.images) == sum(n.read_text().count('"image/png"') for n in paths.NOTEBOOKS.glob("*.ipynb"))
-    assert re.search(r"Made of the stored notebooks and records, by reprolib [\d.]+ at commit \w+", index)
+    assert re.search(r"Made by reprolib [\d.]+ at commit [\w+]+, of the stored notebooks and records", index)
 
 
 def test_equations_are_read_without_a_script(stored):
@@ -222,7 +223,9 @@ def reproduced(tmp_path):
                 nbformat.v4.new_output("display_data", {"text/html": f"<table><td>{EVIL}</table>"}),
             ],
         ),
-        nbformat.v4.new_markdown_cell(f'*"{EVIL}*\n\n{EVIL} [link](javascript:alert(1)) $\\unknown{{$'),
+        nbformat.v4.new_markdown_cell(
+            f'*"{EVIL}*\n\n{EVIL} [link](javascript:alert(1)) $\\unknown{{$ $\\text{{{EVIL}}}$'
+        ),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
     ran = {"parameters": {"seeds": [0]}, "start_time": "2026-01-31T12:00:00", "end_time": None}
@@ -250,7 +253,7 @@ def test_an_executed_notebook_says_with_what_it_ran_and_that_it_stopped_short(re
     for name in ("index", "05_evil"):
         text = (folder / f"{name}.html").read_text(encoding="utf-8")
         assert "Executed 2026-01-31 with seeds = [0]; it did not run to its end" in text
-        assert "Made of notebooks executed on this machine" in text
+        assert ", of notebooks executed on this machine" in text
 
 
 def test_no_notebook_half_a_notebook_and_a_verdict_without_one_are_refused_by_name(reproduced):
@@ -258,6 +261,9 @@ def test_no_notebook_half_a_notebook_and_a_verdict_without_one_are_refused_by_na
     notebook = reproduced / "executed" / "05_evil.ipynb"
     (reproduced / "verdicts" / "b.json").write_text(json.dumps(CLAIM | {"claim": "b < a"}))
     with pytest.raises(ReportError, match=r"no notebook shows 'PARTLY: b < a' \(BUC Fig. 9\)"):
+        build("run", reproduced=reproduced, target=target)
+    (reproduced / "verdicts" / "b.json").write_text('{"exhibit": "BUC')
+    with pytest.raises(RecordError, match=r"b\.json: not a verdict"):
         build("run", reproduced=reproduced, target=target)
     notebook.write_bytes(notebook.read_bytes()[:700])
     with pytest.raises(ReportError, match=r"05_evil\.ipynb: not a notebook"):

@@ -47,7 +47,8 @@ def tsne_stages(
     }
     content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-    title = f"{LABELS[record.settings['recipe']['name']]} on {split.name}: clusters gather, stage by stage"
+    recipe = record.settings["recipe"]["name"]
+    title = f"{LABELS.get(recipe, recipe)} on {split.name}: clusters gather, stage by stage"
     body = f"""<h1>{escape(title)}</h1>
 <div class="controls">
 <label for="stage">stage</label>

@@ -88,7 +88,7 @@ def _origin(stored: bool) -> str:
         "the stored notebooks and records" if stored else "notebooks executed on this machine by reprolib reproduce"
     )
     return (
-        f"Made of {made_of}, by reprolib {version('reprolib')} at commit {state}; "
+        f"Made by reprolib {version('reprolib')} at commit {state}, of {made_of}; "
         "each notebook ends in the provenance of its numbers."
     )
 

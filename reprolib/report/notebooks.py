@@ -95,10 +95,13 @@ class _Renderer(IPythonRenderer):
 
 
 def _mathml(latex: str, *, display: str) -> str:
+    """An equation as MathML; what the converter cannot read, or would pass on as HTML, as text."""
     try:
+        if re.search(r"<[^\s\d]", latex):
+            raise ValueError("HTML in an equation")
         # A bar is an operator to MathML, with room on both sides; in these papers it is a size.
         return convert(latex.strip(), display=display).replace('<mo stretchy="false">&#x0007C;', BAR)
-    except Exception:  # its errors have no base of their own; what it cannot read stays readable as text
+    except Exception:  # the converter's errors have no base of their own
         return f"<code>{escape(latex)}</code>"
 
 

@@ -1,4 +1,4 @@
-"""The command line: run, reproduce, check-data."""
+"""The command line: run, reproduce, report, check-data."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -141,7 +141,26 @@ def reproduce(
         typer.echo(f"{row.verdict:<15} {row.exhibit:<14} {row.claim}")
     for name, error in failures.items():
         typer.secho(f"failed: {name}\n{error}", fg="red", err=True)
+    typer.echo("all of it as a page: reprolib report --source run")
     raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def report(
+    source: Annotated[
+        str, typer.Option(help="stored: the repository's notebooks; run: those reproduced here.")
+    ] = "stored",
+) -> None:
+    """Make results/report/index.html: the scorecard, every notebook, every figure; it needs no network."""
+    from reprolib import paths
+    from reprolib.report import build
+
+    try:
+        index = build(source)
+    except ValueError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(index.relative_to(paths.ROOT))
 
 
 @app.command()

@@ -101,7 +101,7 @@ def provenance(device: torch.device) -> dict:
         "threads": torch.get_num_threads(),
         "precision": "float32",
         "versions": versions(),
-        "commit": _commit(),
+        "commit": commit("reprolib", "benchmarks"),
         "date": datetime.now(UTC).date().isoformat(),
         "average_precision": "mAP: trapezoid, as both papers; mAP_step: step sum, as most libraries",
     }
@@ -121,16 +121,16 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def _commit() -> str:
-    """The commit of the code, "+changes" if its code has changed since, or "unknown" outside a checkout."""
+def commit(*folders: str) -> str:
+    """The checkout's commit, "+changes" if any of ``folders`` has changed since; "unknown" outside a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("+changes" if git("status", "--porcelain", "--", "reprolib", "benchmarks") else "")
+        head = git("rev-parse", "--short=12", "HEAD")
+        return head + ("+changes" if git("status", "--porcelain", "--", *folders) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

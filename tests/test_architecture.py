@@ -8,7 +8,7 @@ import pytest
 from reprolib import paths
 
 LAYERS = [  # a module imports from rows above its own, never from its own
-    {"paths", "recipe", "files", "devices", "colors"},
+    {"paths", "recipe", "files", "devices", "colors", "pages"},
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state", "timings"},
     {"extraction", "merging", "pretraining", "training"},
@@ -16,6 +16,7 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"jobs"},
     {"audit", "results", "figures", "maps", "cluster"},
     {"batch"},
+    {"report"},
     {"cli"},
 ]
 OUTSIDE = {"__init__", "__main__"}

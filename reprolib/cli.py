@@ -1,5 +1,6 @@
 """The command line: run, reproduce, check-data."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,9 +43,15 @@ def run(
     identities: Annotated[int | None, typer.Option(help="Train on so many identities, drawn at random.")] = None,
     seed: Annotated[int, typer.Option(help="Initial weights, order, crops, dropout, identities.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N [CUDA where there is one].")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32 (CPU), tf32 (CUDA), bf16: the network's products.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
 ) -> None:
-    """Train one recipe on one dataset; goes on where an earlier call was cut off."""
+    """Train one recipe on one dataset; goes on where an earlier call was cut off.
+
+    On N GPUs: torchrun --nproc-per-node=N -m reprolib run ...
+    """
     from reprolib import pipeline
 
     if recipe not in RECIPES:
@@ -55,6 +62,7 @@ def run(
             dataset,
             seed=seed,
             device=device,
+            precision=precision,
             backbone=backbone,
             weights=weights,
             image_size=_size(image_size),
@@ -65,6 +73,8 @@ def run(
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
+    if int(os.environ.get("RANK", 0)) > 0:
+        return  # torchrun's other processes; the first one speaks
     best = record.best
     typer.echo(
         f"{record.name}: stage {record.selected} of {len(record.stages)}, "

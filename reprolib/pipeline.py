@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from reprolib import paths
 from reprolib.datasets import Split, fingerprint, load_dataset, require_usable
-from reprolib.devices import choose_device
+from reprolib.devices import choose_device, choose_precision
+from reprolib.epochs import learning_rates
 from reprolib.evaluation import rank_gallery
 from reprolib.extraction import extract
 from reprolib.files import locked, replacing
@@ -34,7 +35,8 @@ from reprolib.state import (
     run_folder,
     save_folder,
 )
-from reprolib.training import learning_rates, train_stage
+from reprolib.team import Team, team
+from reprolib.training import train_stage
 
 # What a dataset is run on when nothing is said: (backbone, weights, image size).
 PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))
@@ -61,6 +63,7 @@ def run(
     *,
     seed: int = 0,
     device: str | torch.device | None = None,
+    precision: str | None = None,
     backbone: str | None = None,
     weights: str | None = None,
     image_size: tuple[int, int] | None = None,
@@ -71,12 +74,14 @@ def run(
     """Train, merge and evaluate a recipe on a dataset; every stage is saved before the next begins.
 
     A run that was cut off goes on after the last epoch saved, as if nothing had been; a finished one is read back.
+    Processes that ``torchrun`` started train together; the first does all else and writes.
 
     Args:
         recipe: the method.
         dataset: a name of ``load_dataset``, or a Split.
         seed: decides initial weights, order, crops, dropout and, with ``identities``, which are drawn.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
+        precision: "float32", "tf32" (CUDA alone) or "bf16", of the network's products; None takes TF32 on CUDA.
         backbone: resnet50, resnet18 or mobilenet_v2; None takes the dataset's own of ``NETWORKS``, else the papers'.
         weights: "imagenet", "none", a local file, or "catalogue", the embedded datasets' stand-in for ImageNet.
         image_size: (height, width).
@@ -92,6 +97,7 @@ def run(
             that was made with something else; the message says what to do.
     """
     device = choose_device(device)
+    precision = choose_precision(precision, device)
     split = load_dataset(dataset, root=data_root) if isinstance(dataset, str) else dataset
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     require_usable(split)
@@ -109,28 +115,43 @@ def run(
         "weights": source + describe_weights(weights),
         "image_size": list(image_size),
         "seed": seed,
-    }
+    } | ({"precision": precision} if precision != "float32" else {})  # unsaid: float32
     file, folder = paths.RUNS / f"{run_name(settings)}.json", run_folder(run_name(settings))
-    with locked(folder):
-        if fresh:
-            forget(folder)
-            with locked(first_stage_folder(settings)):
-                forget(first_stage_folder(settings))
-            file.unlink(missing_ok=True)
-        if file.exists():
-            return load_record(file)
+
+    def begin(together: Team) -> _Run:
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             model = Model(recipe, backbone=backbone, weights=weights, freeze_stem=split.is_video)
         data = prepare(split, image_size, device=device)
-        return _Run(recipe, data, model.place(device), settings, device).finish()
+        return _Run(recipe, data, model.place(device), settings, device, precision, together)
+
+    with team(device) as together:
+        if together.rank > 0:
+            return begin(together).follow()
+        with locked(folder):
+            if fresh:
+                forget(folder)
+                with locked(first_stage_folder(settings)):
+                    forget(first_stage_folder(settings))
+                file.unlink(missing_ok=True)
+            return together.tell(load_record(file) if file.exists() else begin(together).finish())
 
 
 class _Run:
     """The state that Algorithm 1 carries from stage to stage."""
 
-    def __init__(self, recipe: Recipe, data: Prepared, model: Model, settings: dict, device: torch.device):
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Prepared,
+        model: Model,
+        settings: dict,
+        device: torch.device,
+        precision: str,
+        team: Team,
+    ):
         self.recipe, self.data, self.model, self.device = recipe, data, model, device
+        self.precision, self.team = precision, team
         self.folder = run_folder(run_name(settings))
         self.image_size = tuple(settings["image_size"])
         self.seed = settings["seed"]
@@ -138,7 +159,9 @@ class _Run:
         if recipe.start == "identities":  # the supervised bound: the one place where training sees a pid
             self.labels = torch.from_numpy(np.unique(data.split.train_pids, return_inverse=True)[1])
         self.table_start: Tensor | None = None  # the next stage's first table; None: zeros
-        self.record = RunRecord(settings, provenance(device), untrained={})
+        self.record = RunRecord(settings, provenance(device, precision), untrained={})
+        if team.size > 1:
+            self.record.provenance["processes"] = team.size
         test = {part: fingerprint(getattr(data.split, part)) for part in ("query", "gallery")}
         self.origin = make_origin(settings, device=device.type, **test)
         self.num_stages = recipe.num_stages(len(self.labels))
@@ -164,12 +187,20 @@ class _Run:
         self.record.save()
         return self.record
 
+    def follow(self) -> RunRecord:
+        """What the other processes of a team do: train when the first does, until it tells the record."""
+        while not isinstance(news := self.team.tell(), RunRecord):
+            stage, self.labels, start = news
+            self.table_start = None if start is None else start.to(self.device)
+            self._train(stage, int(self.labels.max()) + 1, None)
+        return news
+
     def _stage(self, stage: int) -> dict:
         """Train on the labels, evaluate, merge, save."""
         labels = self.labels
         checkpoint = Checkpoint(self._stage_folder(stage), self.origin)
         entry = self._first_stage() if stage == 0 else self._learn(stage, checkpoint)
-        clock = _Clock(entry["seconds"])
+        clock = _Clock(entry["seconds"], self.device)
         entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids))}
         if stage + 1 < self.num_stages and self.recipe.criterion is not None:
             output = self._extract(self.data.train, self.data.split.train)
@@ -199,7 +230,8 @@ class _Run:
 
     def _learn(self, stage: int, checkpoint: Checkpoint) -> dict:
         """Train on the labels and evaluate."""
-        num_clusters, clock = int(self.labels.max()) + 1, _Clock({})
+        num_clusters, clock = int(self.labels.max()) + 1, _Clock({}, self.device)
+        self.team.tell((stage, self.labels, None if self.table_start is None else self.table_start.cpu()))
         losses = self._train(stage, num_clusters, checkpoint)
         clock.lap("train", before=checkpoint.seconds)
         metrics = self._evaluate()
@@ -212,14 +244,15 @@ class _Run:
             "seconds": clock.seconds,
         }
 
-    def _train(self, stage: int, num_clusters: int, checkpoint: Checkpoint) -> list[float]:
+    def _train(self, stage: int, num_clusters: int, checkpoint: Checkpoint | None) -> list[float]:
         rows = num_clusters if self.table_start is None else len(self.table_start)
         dim = self.recipe.embedding_dim
         table = LookupTable(rows, dim, normalize=self.recipe.normalize_table, device=self.device)
         if self.table_start is not None:
             table.weight.copy_(self.table_start)
         rates = learning_rates(self.recipe, stage, video=self.data.split.is_video)
-        with tqdm(total=len(rates), desc=f"stage {stage}, {num_clusters} clusters", unit="epoch", leave=False) as bar:
+        title = {"desc": f"stage {stage}, {num_clusters} clusters", "unit": "epoch", "leave": False}
+        with tqdm(total=len(rates), **title, disable=self.team.rank > 0) as bar:
 
             def show(epoch: int, loss: float) -> None:
                 bar.set_postfix(loss=f"{loss:.3f}")
@@ -236,6 +269,8 @@ class _Run:
                 learning_rates=rates,
                 seed=self.seed * 1000 + stage,
                 device=self.device,
+                precision=self.precision,
+                team=self.team,
                 checkpoint=checkpoint,
                 on_epoch=show,
             )
@@ -248,6 +283,7 @@ class _Run:
             image_size=self.image_size,
             device=self.device,
             frames_at_most=self.recipe.frames_at_most,
+            precision=self.precision,
         )
 
     def _evaluate(self) -> dict:
@@ -299,13 +335,15 @@ class _Run:
 
 
 class _Clock:
-    """Adds the seconds of each part of a stage to a dictionary."""
+    """Adds the seconds of each part of a stage, with all that it started on the device, to a dictionary."""
 
-    def __init__(self, seconds: dict[str, float]):
-        self.seconds = seconds
+    def __init__(self, seconds: dict[str, float], device: torch.device):
+        self.seconds, self.device = seconds, device
         self._last = time.perf_counter()
 
     def lap(self, part: str, *, before: float = 0.0) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         self.seconds[part] = round(before + now - self._last, 3)
         self._last = now

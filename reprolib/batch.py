@@ -6,11 +6,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 from tqdm.auto import tqdm
 
 from reprolib import paths
+from reprolib.jobs import NOTE_IN, Job, noted
 
 LAST = "99"  # the scorecard reads what the others conclude
 REPRODUCED = paths.ROOT / "results" / "reproduced"  # what a user's own runs give, beside the stored ones
@@ -37,10 +39,13 @@ def parameters(notebook: Path) -> set[str]:
     return {t.id for t in targets if isinstance(t, ast.Name)}
 
 
-def execute(notebook: Path, values: dict[str, str], *, results: Path, threads: int) -> str | None:
+def execute(
+    notebook: Path, values: dict[str, str], *, results: Path, threads: int, environment: dict[str, str] | None = None
+) -> str | None:
     """Run one notebook in a process of its own; its error, or None.
 
-    The executed copy lands in ``<results>/executed``, records, tables and figures beside it.
+    The executed copy lands in ``<results>/executed``, records, tables and figures beside it. ``environment`` is added
+    to that of this process.
     """
     target = results / "executed" / notebook.name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +61,9 @@ def execute(notebook: Path, values: dict[str, str], *, results: Path, threads: i
     ]
     for name in sorted(parameters(notebook) & values.keys()):
         command += ["-y", f"{name}: {values[name]}"]
-    environment = os.environ | {"REPROLIB_RESULTS": str(results), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, env=environment, cwd=paths.NOTEBOOKS, capture_output=True, text=True)
+    own = {"REPROLIB_RESULTS": str(results), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
+    everything = os.environ | own | (environment or {})
+    done = subprocess.run(command, env=everything, cwd=paths.NOTEBOOKS, capture_output=True, text=True)
     return None if done.returncode == 0 else done.stderr[-2000:]
 
 
@@ -67,9 +73,30 @@ def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = 
     Raises:
         ValueError: a parameter that none of the notebooks has.
     """
+    _require_known(values, notebooks)
+    return _execute_all(notebooks, values, results=results)
+
+
+def wanted(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> list[Job]:
+    """The runs that the notebooks would train, each once; they are executed as far as they ask for them.
+
+    Raises:
+        ValueError: a parameter that none of the notebooks has.
+    """
+    _require_known(values, notebooks)
+    asking = [n for n in notebooks if "load_or_run(" in n.read_text(encoding="utf-8")]
+    with TemporaryDirectory() as folder:
+        _execute_all(asking, values, results=results, environment={NOTE_IN: folder})
+        return noted(Path(folder))
+
+
+def _require_known(values: dict[str, str], notebooks: list[Path]) -> None:
     known = set().union(*(parameters(n) for n in notebooks))
     if values.keys() - known:
         raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; there are {', '.join(sorted(known))}")
+
+
+def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = max(1, min(cores, len(notebooks)))
     failures = {}
@@ -79,7 +106,7 @@ def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = 
     ):
 
         def work(notebook: Path) -> None:
-            error = execute(notebook, values, results=results, threads=max(1, cores // workers))
+            error = execute(notebook, values, threads=max(1, cores // workers), **how)
             if error:
                 failures[notebook.name] = error
             bar.set_postfix_str(notebook.stem)

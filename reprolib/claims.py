@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean
 
@@ -31,6 +31,17 @@ class Claim:
 def higher(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
     """Points by which one recipe's kept stage exceeds another's, seed by seed."""
     return _in_pairs(better, worse, lambda a, b: 100 * (a.best[metric] - b.best[metric]))
+
+
+def highest(best: Recipe, others: Sequence[Recipe], metric: str = "rank-1") -> Margins:
+    """Points by which one recipe's kept stage exceeds the best of the others', over the seeds that all have."""
+
+    def margins(records: list[RunRecord]) -> list[float]:
+        own, *rest = (by_seed(records, recipe) for recipe in (best, *others))
+        shared = sorted(own.keys() & set.intersection(*(set(r) for r in rest)))
+        return [100 * (own[s].best[metric] - max(r[s].best[metric] for r in rest)) for s in shared]
+
+    return margins
 
 
 def close(one: Recipe, other: Recipe, *, within: float, metric: str = "rank-1") -> Margins:
@@ -91,7 +102,7 @@ def _in_each(recipe: Recipe, margin: Callable[[RunRecord], float]) -> Margins:
 def is_of(record: RunRecord, recipe: Recipe) -> bool:
     """Same settings; one that is newer than the record counts by its default, which is what the record ran with."""
     defaults = {f.name: f.default for f in fields(Recipe)}
-    return defaults | record.settings["recipe"] == asdict(recipe)
+    return defaults | record.settings["recipe"] == recipe.settings()
 
 
 def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:

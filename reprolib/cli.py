@@ -1,14 +1,20 @@
 """The command line: run, reproduce, check-data."""
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from reprolib.recipe import RECIPES
 
 EMBEDDED_IDENTITIES = 24  # of 45: every notebook trained in minutes; the stored records have all
+
+Engine = Annotated[
+    Literal["here", "ray"], typer.Option(help="here: on this machine, one run after the other; ray: on a cluster.")
+]
+Address = Annotated[
+    str | None, typer.Option(help="Of a Ray cluster, or auto; none: one is started on this machine [docs/cluster.md].")
+]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,6 +28,11 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
+def _require_engine(engine: str, address: str | None) -> None:
+    if address and engine != "ray":
+        raise typer.BadParameter("an address is for --engine ray", param_hint="--address")
+
+
 @app.callback()
 def main() -> None:
     """BUC and DBC, two papers on unsupervised person re-identification, reproduced."""
@@ -29,10 +40,7 @@ def main() -> None:
 
 @app.command()
 def run(
-    recipe: Annotated[
-        str,
-        typer.Option(help=", ".join(RECIPES)),
-    ],
+    recipes: Annotated[str, typer.Option("--recipe", "--recipes", help=f"One or more of {', '.join(RECIPES)}.")],
     dataset: Annotated[
         str, typer.Option(help="synthetic, synthetic-video, market1501, dukemtmc-reid, mars, ...")
     ] = "synthetic",
@@ -41,45 +49,55 @@ def run(
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a local .pth or .safetensors file.")] = None,
     image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH [256x128; synthetic 64x32].")] = None,
     identities: Annotated[int | None, typer.Option(help="Train on so many identities, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Initial weights, order, crops, dropout, identities.")] = 0,
+    seeds: Annotated[
+        str, typer.Option("--seed", "--seeds", help="One or more: initial weights, order, crops, dropout, identities.")
+    ] = "0",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N [CUDA where there is one].")] = None,
     precision: Annotated[
         str | None, typer.Option(help="float32 (CPU), tf32 (CUDA), bf16: the network's products.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
+    engine: Engine = "here",
+    address: Address = None,
 ) -> None:
-    """Train one recipe on one dataset; goes on where an earlier call was cut off.
+    """Train recipes on one dataset, with every seed; goes on where an earlier call was cut off.
 
-    On N GPUs: torchrun --nproc-per-node=N -m reprolib run ...
+    Several recipes or seeds are separated by commas: --recipes buc,dbc --seeds 0,1,2
+    One model on N GPUs: torchrun --nproc-per-node=N -m reprolib run ...
     """
-    from reprolib import pipeline
+    from reprolib import cluster, jobs
+    from reprolib.team import is_first
 
-    if recipe not in RECIPES:
-        raise typer.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
+    _require_engine(engine, address)
+    names, numbers = recipes.split(","), seeds.split(",")
+    if unknown := [name for name in names if name not in RECIPES]:
+        raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
+    if not all(number.isdecimal() for number in numbers):
+        raise typer.BadParameter(f"{seeds!r}: give numbers such as 0 or 0,1,2", param_hint="--seed")
+    settings = {
+        "device": device,
+        "precision": precision,
+        "backbone": backbone,
+        "weights": weights,
+        "image_size": _size(image_size),
+        "identities": identities,
+        "data_root": data_root,
+    }
+    asked = [jobs.Job(RECIPES[name], dataset, int(number), settings) for name in names for number in numbers]
     try:
-        record = pipeline.run(
-            RECIPES[recipe],
-            dataset,
-            seed=seed,
-            device=device,
-            precision=precision,
-            backbone=backbone,
-            weights=weights,
-            image_size=_size(image_size),
-            identities=identities,
-            data_root=data_root,
-            fresh=fresh,
-        )
+        if fresh and is_first():
+            for job in asked:
+                job.start_over()
+        records = cluster.train(asked, address=address) if engine == "ray" else jobs.train(asked)
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
-    if int(os.environ.get("RANK", 0)) > 0:
-        return  # torchrun's other processes; the first one speaks
-    best = record.best
-    typer.echo(
-        f"{record.name}: stage {record.selected} of {len(record.stages)}, "
-        f"rank-1 {best['rank-1']:.1%}, mAP {best['mAP']:.1%} (step sum {best['mAP_step']:.1%})"
-    )
+    for record in records if is_first() else []:
+        best = record.best
+        typer.echo(
+            f"{record.name}: stage {record.selected} of {len(record.stages)}, "
+            f"rank-1 {best['rank-1']:.1%}, mAP {best['mAP']:.1%} (step sum {best['mAP_step']:.1%})"
+        )
 
 
 @app.command()
@@ -95,10 +113,16 @@ def reproduce(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another parameter of the notebooks: name=value.")
     ] = None,
+    engine: Engine = "here",
+    address: Address = None,
 ) -> None:
-    """Run the notebooks by papermill; print each claim with its verdict."""
-    from reprolib import batch, paths, results
+    """Run the notebooks by papermill; print each claim with its verdict.
 
+    With --engine ray the runs that they ask for are trained on a cluster first.
+    """
+    from reprolib import batch, cluster, paths, results
+
+    _require_engine(engine, address)
     try:
         values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
         if identities is None and source == "run" and dataset == "synthetic":
@@ -109,7 +133,12 @@ def reproduce(
             if not equals:
                 raise ValueError(f"--set {item!r}: give name=value")
             values[name] = value
-        failures = batch.reproduce(batch.select(notebooks or []), values)
+        chosen = batch.select(notebooks or [])
+        if engine == "ray":
+            wanted = batch.wanted(chosen, values)
+            typer.echo(f"the notebooks ask for {len(wanted)} runs")
+            cluster.train(wanted, address=address, results=batch.REPRODUCED)
+        failures = batch.reproduce(chosen, values)
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error

@@ -14,6 +14,10 @@ class FolderError(ValueError):
     """A folder that cannot be written to; the message names it and the remedy."""
 
 
+class Busy(Exception):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
     """Where to write a file or folder that takes the place of ``target`` when the block ends.
@@ -39,15 +43,22 @@ def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Hold ``<target>.lock``; another process that asks for it waits. The lock of a dead process is free."""
+def locked(target: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold ``<target>.lock``; another process that asks for it waits. The lock of a dead process is free.
+
+    Raises:
+        Busy: another process holds it, and ``wait`` is False.
+        FolderError: as for :func:`replacing`.
+    """
     with _explained(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         file = target.with_name(f"{target.name}.lock").open("a")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError as error:
+            if not wait:
+                raise Busy(target.name) from error
             print(f"{target.name}: another process is at it; waiting for its result", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,6 +1,7 @@
 """Algorithm 1 of both papers: train, extract, evaluate, merge, relabel, stage after stage -> a run record."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from reprolib import paths
-from reprolib.datasets import Split, fingerprint, load_dataset, require_usable
+from reprolib.datasets import LabelledTracklets, Split, fingerprint, load_dataset, require_usable
 from reprolib.devices import choose_device, choose_precision
 from reprolib.epochs import learning_rates
 from reprolib.evaluation import rank_gallery
@@ -21,7 +22,7 @@ from reprolib.memory import LookupTable, cluster_means
 from reprolib.merging import merge_clusters
 from reprolib.model import Model, describe_weights
 from reprolib.pretraining import catalogue_weights
-from reprolib.quality import cluster_quality
+from reprolib.quality import cluster_quality, cluster_validity
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord, load_record, provenance, run_name
 from reprolib.state import (
@@ -55,6 +56,7 @@ class Prepared:
     train: Images
     query: Images
     gallery: Images
+    validation: Images | None
 
 
 def run(
@@ -70,6 +72,8 @@ def run(
     identities: int | None = None,
     data_root: str | Path | None = None,
     fresh: bool = False,
+    wait: bool = True,
+    on_stage: Callable[[RunRecord, int], None] | None = None,
 ) -> RunRecord:
     """Train, merge and evaluate a recipe on a dataset; every stage is saved before the next begins.
 
@@ -78,7 +82,7 @@ def run(
 
     Args:
         recipe: the method.
-        dataset: a name of ``load_dataset``, or a Split.
+        dataset: a name of ``load_dataset``, or a Split, whose order is then left as it is.
         seed: decides initial weights, order, crops, dropout and, with ``identities``, which are drawn.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
         precision: "float32", "tf32" (CUDA alone) or "bf16", of the network's products; None takes TF32 on CUDA.
@@ -88,6 +92,8 @@ def run(
         identities: train on this many identities, drawn at random; query and gallery stay whole.
         data_root: folder of the datasets; None takes ``$REPROLIB_DATA``, else ``data/``.
         fresh: forget what an earlier run of the same settings left.
+        wait: for another process that is at the same run, or at the first stage that it shares.
+        on_stage: called after each stage with the record as far as it goes, and the number of stages.
 
     Returns:
         The record, also written to ``results/runs``.
@@ -95,12 +101,71 @@ def run(
     Raises:
         ValueError: settings that cannot be, data that cannot be read, a folder that cannot be written to, or state
             that was made with something else; the message says what to do.
+        Busy: another process is at it, and ``wait`` is False.
     """
+    plan = _plan(recipe, dataset, seed, device, precision, backbone, weights, image_size, identities, data_root)
+    with team(plan.device) as together:
+        if together.rank > 0:
+            return _begin(recipe, plan, together).follow()
+        wait = wait or together.size > 1  # one that does not would leave the others behind
+        with locked(plan.folder, wait=wait):
+            if fresh:
+                plan.forget()
+            if plan.file.exists():
+                return together.tell(load_record(plan.file))
+            if not wait and not (plan.folder / "stage_00").exists():
+                with locked(first_stage_folder(plan.settings), wait=False):
+                    pass  # nobody is at the first stage either
+            return together.tell(_begin(recipe, plan, together).finish(on_stage))
+
+
+def start_over(recipe: Recipe, dataset: str | Split, *, seed: int = 0, **settings) -> None:
+    """Forget what an earlier run left, the first stage that it shares with others included.
+
+    ``settings`` are those of :func:`run`: device, precision, backbone, weights, image_size, identities, data_root.
+    """
+    names = ("device", "precision", "backbone", "weights", "image_size", "identities", "data_root")
+    plan = _plan(recipe, dataset, seed, *(settings.get(name) for name in names))
+    with locked(plan.folder):
+        plan.forget()
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is to be run, and where it is kept."""
+
+    split: Split
+    settings: dict  # of the record
+    weights: str
+    device: torch.device
+
+    @property
+    def file(self) -> Path:
+        return paths.RUNS / f"{run_name(self.settings)}.json"
+
+    @property
+    def folder(self) -> Path:
+        return run_folder(run_name(self.settings))
+
+    def forget(self) -> None:
+        """Remove record and state; the caller holds the folder's lock."""
+        forget(self.folder)
+        first = first_stage_folder(self.settings)
+        with locked(first):
+            forget(first)
+        self.file.unlink(missing_ok=True)
+
+
+def _plan(recipe, dataset, seed, device, precision, backbone, weights, image_size, identities, data_root) -> _Plan:
+    """The arguments of :func:`run` with every default in its place."""
     device = choose_device(device)
     precision = choose_precision(precision, device)
-    split = load_dataset(dataset, root=data_root) if isinstance(dataset, str) else dataset
+    split = (
+        load_dataset(dataset, root=data_root, train_order=recipe.train_order) if isinstance(dataset, str) else dataset
+    )
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     require_usable(split)
+    _require_selectable(recipe, split)
     default = NETWORKS.get(split.name, PAPERS_NETWORK)
     backbone, image_size = backbone or default[0], tuple(image_size or default[2])
     weights, source = weights or default[1], ""
@@ -110,48 +175,41 @@ def run(
         "dataset": split.name,
         "fingerprint": fingerprint(split.train),
         "identities": identities,
-        "recipe": asdict(recipe),
+        "recipe": recipe.settings(),
         "backbone": backbone,
         "weights": source + describe_weights(weights),
         "image_size": list(image_size),
         "seed": seed,
     } | ({"precision": precision} if precision != "float32" else {})  # unsaid: float32
-    file, folder = paths.RUNS / f"{run_name(settings)}.json", run_folder(run_name(settings))
+    return _Plan(split, settings, weights, device)
 
-    def begin(together: Team) -> _Run:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            model = Model(recipe, backbone=backbone, weights=weights, freeze_stem=split.is_video)
-        data = prepare(split, image_size, device=device)
-        return _Run(recipe, data, model.place(device), settings, device, precision, together)
 
-    with team(device) as together:
-        if together.rank > 0:
-            return begin(together).follow()
-        with locked(folder):
-            if fresh:
-                forget(folder)
-                with locked(first_stage_folder(settings)):
-                    forget(first_stage_folder(settings))
-                file.unlink(missing_ok=True)
-            return together.tell(load_record(file) if file.exists() else begin(together).finish())
+def _begin(recipe: Recipe, plan: _Plan, together: Team) -> "_Run":
+    """A run with its model and data, none of its stages done yet."""
+    settings = plan.settings
+    with torch.random.fork_rng([]):
+        torch.manual_seed(settings["seed"])
+        frozen = plan.split.is_video
+        model = Model(recipe, backbone=settings["backbone"], weights=plan.weights, freeze_stem=frozen)
+    data = prepare(plan.split, tuple(settings["image_size"]), device=plan.device)
+    return _Run(recipe, data, model.place(plan.device), settings, plan.device, together)
+
+
+def _require_selectable(recipe: Recipe, split: Split) -> None:
+    if recipe.selection == "validation" and split.validation is None:
+        raise ValueError("selection='validation' needs identities left out of training: give identities=...")
+    if recipe.selection == "silhouette" and recipe.criterion is None:
+        raise ValueError(
+            f"selection='silhouette': {recipe.name} merges nothing, so that there are no clusters to choose by"
+        )
 
 
 class _Run:
     """The state that Algorithm 1 carries from stage to stage."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: Prepared,
-        model: Model,
-        settings: dict,
-        device: torch.device,
-        precision: str,
-        team: Team,
-    ):
+    def __init__(self, recipe: Recipe, data: Prepared, model: Model, settings: dict, device: torch.device, team: Team):
         self.recipe, self.data, self.model, self.device = recipe, data, model, device
-        self.precision, self.team = precision, team
+        self.precision, self.team = settings.get("precision", "float32"), team
         self.folder = run_folder(run_name(settings))
         self.image_size = tuple(settings["image_size"])
         self.seed = settings["seed"]
@@ -159,15 +217,16 @@ class _Run:
         if recipe.start == "identities":  # the supervised bound: the one place where training sees a pid
             self.labels = torch.from_numpy(np.unique(data.split.train_pids, return_inverse=True)[1])
         self.table_start: Tensor | None = None  # the next stage's first table; None: zeros
-        self.record = RunRecord(settings, provenance(device, precision), untrained={})
+        self.record = RunRecord(settings, provenance(device, self.precision), untrained={})
         if team.size > 1:
             self.record.provenance["processes"] = team.size
-        test = {part: fingerprint(getattr(data.split, part)) for part in ("query", "gallery")}
+        parts = {part: getattr(data.split, part) for part in ("query", "gallery", "validation")}
+        test = {part: fingerprint(tracklets) for part, tracklets in parts.items() if tracklets is not None}
         self.origin = make_origin(settings, device=device.type, **test)
         self.num_stages = recipe.num_stages(len(self.labels))
         self.merges = recipe.merges_per_stage(len(self.labels))
 
-    def finish(self) -> RunRecord:
+    def finish(self, on_stage: Callable[[RunRecord, int], None] | None) -> RunRecord:
         """Every stage that is still to do, then the record."""
         self._resume()
         if not self.record.stages:
@@ -179,7 +238,9 @@ class _Run:
                 metrics = entry["metrics"]
                 bar.set_postfix({"clusters": entry["num_clusters"], "rank-1": f"{metrics['rank-1']:.1%}"})
                 bar.update()
-        self.record.selected = select_stage(self.record.curve("rank-1"), self.recipe.selection)
+                if on_stage:
+                    on_stage(self.record, self.num_stages)
+        self.record.selected = select_stage(self.record.stages, self.recipe.selection)
         self.record.provenance["seconds"] = round(sum(sum(s["seconds"].values()) for s in self.record.stages), 1)
         labels = np.stack([np.load(self._stage_folder(s) / "labels.npy") for s in range(self.num_stages)])
         with replacing(paths.LABELS / f"{self.record.name}.npz") as partial:
@@ -201,10 +262,13 @@ class _Run:
         checkpoint = Checkpoint(self._stage_folder(stage), self.origin)
         entry = self._first_stage() if stage == 0 else self._learn(stage, checkpoint)
         clock = _Clock(entry["seconds"], self.device)
-        entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids))}
-        if stage + 1 < self.num_stages and self.recipe.criterion is not None:
+        entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids)), "validity": {}}
+        if self.recipe.criterion is not None:
             output = self._extract(self.data.train, self.data.split.train)
             clock.lap("extract")
+            entry["validity"] = cluster_validity(output.feature, labels)
+            clock.lap("validity")
+        if stage + 1 < self.num_stages and self.recipe.criterion is not None:
             self.labels = merge_clusters(
                 output.feature, labels.to(self.device), criterion=self.recipe.criterion, merges_per_stage=self.merges
             ).cpu()
@@ -235,14 +299,10 @@ class _Run:
         losses = self._train(stage, num_clusters, checkpoint)
         clock.lap("train", before=checkpoint.seconds)
         metrics = self._evaluate()
+        validation = {"validation": self._validate()} if self.data.validation else {}
         clock.lap("evaluate")
-        return {
-            "stage": stage,
-            "num_clusters": num_clusters,
-            "losses": losses,
-            "metrics": metrics,
-            "seconds": clock.seconds,
-        }
+        entry = {"stage": stage, "num_clusters": num_clusters, "losses": losses, "metrics": metrics}
+        return {**entry, **validation, "seconds": clock.seconds}
 
     def _train(self, stage: int, num_clusters: int, checkpoint: Checkpoint | None) -> list[float]:
         rows = num_clusters if self.table_start is None else len(self.table_start)
@@ -287,14 +347,24 @@ class _Run:
         )
 
     def _evaluate(self) -> dict:
-        split = self.data.split
+        query, gallery = self.data.split.query, self.data.split.gallery
+        features = self._extract(self.data.query, query).feature, self._extract(self.data.gallery, gallery).feature
+        return self._rank(features, query, gallery)
+
+    def _validate(self) -> dict:
+        """Each image of an identity left out of training is a query among all of them."""
+        held = self.data.split.validation
+        feature = self._extract(self.data.validation, held).feature
+        return self._rank((feature, feature), held, held)
+
+    @staticmethod
+    def _rank(features: tuple[Tensor, Tensor], query: LabelledTracklets, gallery: LabelledTracklets) -> dict:
         ranking = rank_gallery(
-            self._extract(self.data.query, split.query).feature,
-            self._extract(self.data.gallery, split.gallery).feature,
-            query_pids=split.query.pids,
-            gallery_pids=split.gallery.pids,
-            query_camids=split.query.camids,
-            gallery_camids=split.gallery.camids,
+            *features,
+            query_pids=query.pids,
+            gallery_pids=gallery.pids,
+            query_camids=query.camids,
+            gallery_camids=gallery.camids,
         )
         ranks = {f"rank-{k}": float(ranking.cmc[k - 1]) for k in (1, 5, 10, 20)}
         average = {"mAP": float(ranking.mean_ap), "mAP_step": float(ranking.mean_ap_step)}
@@ -316,7 +386,7 @@ class _Run:
         if self.table_start is not None:
             arrays["table"] = self.table_start.cpu()
         save_folder(self._stage_folder(entry["stage"]), self.origin, content, self.model, **arrays)
-        best = select_stage(self.record.curve("rank-1"), self.recipe.selection)
+        best = select_stage(self.record.stages, self.recipe.selection)
         for earlier in range(entry["stage"]):
             if earlier != best:
                 (self._stage_folder(earlier) / "model.safetensors").unlink(missing_ok=True)
@@ -352,8 +422,11 @@ class _Clock:
 def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) -> Prepared:
     """Decode the three sets (or map the cache of an earlier run) and move them to ``device``."""
     sets = {}
-    for part in ("train", "query", "gallery"):
+    for part in ("train", "query", "gallery", "validation"):
         tracklets = getattr(split, part)
+        if tracklets is None:
+            sets[part] = None
+            continue
         size = "x".join(map(str, image_size))
         cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets)}.npy"
         images = load_images(tracklets.frames, image_size, cache=cache)
@@ -361,6 +434,12 @@ def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) 
     return Prepared(split, **sets)
 
 
-def select_stage(rank_1: list[float], rule: str) -> int:
-    """The stage kept: the best rank-1 on the test set (as both papers did; the first of equals), or the last."""
-    return len(rank_1) - 1 if rule == "last" else int(np.argmax(rank_1))
+def select_stage(stages: list[dict], rule: str) -> int:
+    """The stage kept by a rule of ``Recipe.selection``; of equals the first."""
+    scores = {
+        "test": lambda s: s["metrics"]["rank-1"],
+        "last": lambda s: s["stage"],
+        "validation": lambda s: s["validation"]["rank-1"],
+        "silhouette": lambda s: s["validity"].get("silhouette", -1.0),  # not defined before the first merge
+    }
+    return int(np.argmax([scores[rule](stage) for stage in stages]))

@@ -1,8 +1,12 @@
-"""How well pseudo-labels agree with the true identities. For diagnosis only: nothing here may reach training."""
+"""How well pseudo-labels agree with the true identities, and how well clusters are separated, which needs none.
+
+For diagnosis, and for choosing a stage: nothing here may reach training.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn import metrics
 from torch import Tensor
 
 
@@ -44,6 +48,24 @@ def cluster_quality(pseudo_labels: Tensor | np.ndarray, pids: Tensor | np.ndarra
         pair_precision=in_both / in_cluster if in_cluster else 1.0,
         pair_recall=in_both / of_pid if of_pid else 1.0,
     )
+
+
+def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float]:
+    """How compact and well separated clusters are, without any identity: what a user with no labels can choose by.
+
+    ``features`` (N, d), ``pseudo_labels`` (N,), on any device. The mean silhouette (Rousseeuw 1987; -1 to 1, higher is
+    better), Calinski and Harabasz's ratio of dispersions (1974; higher is better) and Davies and Bouldin's index
+    (1979; lower is better), each by scikit-learn on Euclidean distances. Empty where they are undefined: one cluster,
+    or as many as images.
+    """
+    points, labels = features.float().cpu().numpy(), _integers(pseudo_labels)
+    if not 1 < len(np.unique(labels)) < len(labels):
+        return {}
+    return {
+        "silhouette": float(metrics.silhouette_score(points, labels)),
+        "calinski_harabasz": float(metrics.calinski_harabasz_score(points, labels)),
+        "davies_bouldin": float(metrics.davies_bouldin_score(points, labels)),
+    }
 
 
 def _integers(ids: Tensor | np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ The default follows the paper where it speaks and the released program where the
 anything: ``dataclasses.replace(BUC, merge_percent=0.1)``.
 """
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
 
@@ -17,11 +18,14 @@ def _check_choices(settings) -> None:
             raise ValueError(f"{f.name}={getattr(settings, f.name)!r} is not one of {options}")
 
 
+LINKAGES = ("minimum", "maximum", "centroid", "average")
+
+
 @dataclass(frozen=True)
 class Criterion:
     """Dissimilarity of two clusters, ``linkage + regularizer_weight * regularizer``, and how its ranking is used."""
 
-    linkage: Literal["minimum", "maximum", "centroid", "average"] = "minimum"  # BUC Eq. (4) and text; DBC Eq. (4)
+    linkage: str | Callable = "minimum"  # one of LINKAGES (BUC Eq. 4 and text; DBC Eq. 4), or a function like those
     regularizer: Literal["none", "size", "dispersion"] = "none"  # BUC Eq. (5); DBC Eq. (5)
     regularizer_weight: float = 0.0  # λ of BUC Eq. (6) and DBC Eq. (5)
     distance: Literal["euclidean", "squared"] = "euclidean"  # both released programs square it
@@ -33,6 +37,10 @@ class Criterion:
     def __post_init__(self):
         """Check every choice and λ."""
         _check_choices(self)
+        if not callable(self.linkage) and self.linkage not in LINKAGES:
+            raise ValueError(f"linkage={self.linkage!r} is not one of {', '.join(map(repr, LINKAGES))}, or a function")
+        if callable(self.linkage) and self.ranking != "once":
+            raise ValueError("a linkage of your own has no update: give ranking='once'")
         if not 0 <= self.regularizer_weight < float("inf"):
             raise ValueError(f"regularizer_weight={self.regularizer_weight} must be finite and not negative")
 
@@ -63,18 +71,21 @@ class Recipe:
     backbone_rate: float = 0.1  # the backbone learns at this fraction of the head's rate
     momentum: float = 0.9  # SGD, Nesterov
     weight_decay: float = 5e-4
+    train_order: Literal["shuffled", "sorted"] = "shuffled"  # by identity, as the released programs read folders
     augmentation: Literal["reid", "none"] = "reid"  # area 0.64-1.0, height / width 2-3, flip
     frames_per_tracklet: int = 16  # video: frames sampled from a tracklet in training
     frames_at_most: int = 900  # video: frames of a tracklet used in evaluation
-    selection: Literal["test", "last"] = "test"  # stage kept: best rank-1 on the test set, as both papers did
+    # The stage kept: of best rank-1 on the test set, as both papers did, or on training identities left out; the last;
+    # or, for who has no labels, the one with the best silhouette of its clusters.
+    selection: Literal["test", "last", "validation", "silhouette"] = "test"
 
     def __post_init__(self):
         """Check every choice and range."""
         _check_choices(self)
         if not 0 < self.merge_percent < 1:
             raise ValueError(f"merge_percent={self.merge_percent} must lie between 0 and 1")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature} must be positive")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature} must be positive and finite")
 
     def with_weight(self, weight: float) -> "Recipe":
         """The same with another λ (BUC Fig. 3a, DBC Fig. 4); the name says so."""
@@ -84,6 +95,18 @@ class Recipe:
     def with_linkage(self, linkage: str) -> "Recipe":
         """The same with another linkage (BUC Table 3); the name says so."""
         return replace(self, name=f"{self.name}_{linkage}", criterion=replace(self.criterion, linkage=linkage))
+
+    @property
+    def has_own_linkage(self) -> bool:
+        """Whether clusters are linked by a function of the user's."""
+        return self.criterion is not None and callable(self.criterion.linkage)
+
+    def settings(self) -> dict:
+        """Every field, for a record: a linkage of your own by its name alone, so give another one another name."""
+        settings = asdict(self)
+        if self.has_own_linkage:
+            settings["criterion"]["linkage"] = self.criterion.linkage.__name__
+        return settings
 
     def merges_per_stage(self, num_tracklets: int) -> int:
         """``m`` of BUC Section 3.2: ``int(N * mp)``, and at least 1."""

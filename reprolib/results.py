@@ -22,6 +22,7 @@ from reprolib.claims import (
     earlier,
     gradual,
     higher,
+    highest,
     is_of,
     judge,
     rises,
@@ -29,7 +30,8 @@ from reprolib.claims import (
     verdict,
 )
 from reprolib.datasets import DatasetError, load_dataset, summarize
-from reprolib.pipeline import NETWORKS, PAPERS_NETWORK, run
+from reprolib.jobs import Job, train
+from reprolib.pipeline import NETWORKS, PAPERS_NETWORK
 from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
 from reprolib.timings import Benchmark, load_benchmark
@@ -47,9 +49,11 @@ __all__ = [
     "earlier",
     "gradual",
     "higher",
+    "highest",
     "judge",
     "load_or_measure",
     "load_or_run",
+    "ours",
     "percent",
     "provenance",
     "pseudo_labels",
@@ -66,8 +70,9 @@ __all__ = [
 def load_or_run(
     recipes: Sequence[Recipe], *, dataset: str, seeds: Sequence[int] = (0,), source: str = "stored", **settings
 ) -> list[RunRecord]:
-    """A record for every recipe and seed: read from the repository ("stored") or trained now ("run").
+    """A record for every recipe and seed, in that order: read from the repository ("stored") or trained now ("run").
 
+    What other processes train meanwhile is left to them, and read when it is done.
     ``settings`` are those of :func:`reprolib.run`: backbone, weights, image_size, identities, data_root, device.
 
     Raises:
@@ -77,7 +82,7 @@ def load_or_run(
     if source not in ("stored", "run"):
         raise ValueError(f'source={source!r} is not one of "stored", "run"')
     if source == "run":
-        return [run(recipe, dataset, seed=seed, **settings) for recipe in recipes for seed in seeds]
+        return train([Job(recipe, dataset, seed, settings) for recipe in recipes for seed in seeds])
     network = NETWORKS.get(dataset, PAPERS_NETWORK)
     wanted = {
         "dataset": dataset,
@@ -215,12 +220,21 @@ def compare(
             rows = paper[(paper["dataset"] == dataset) & (paper["metric"] == metric)]
             values = rows.set_index("method")["value"].map(lambda v: f"{float(v):.1f}")
             table[f"paper: {dataset}", metric] = values.reindex(index).fillna("")
+    for name, values in ours(records, methods, metrics=metrics).items():
+        table[name] = values.reindex(index).fillna("")
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+def ours(
+    records: Sequence[RunRecord], methods: dict[str, Recipe], *, metrics: Sequence[str] = ("rank-1", "mAP")
+) -> pd.DataFrame:
+    """Our part of :func:`compare`: percent at the stage kept, a row a method."""
+    table = pd.DataFrame(index=pd.Index(methods, name="method"))
     for name, members in columns(records).items():
         for metric in metrics:
-            table[f"ours: {name}", metric] = [
-                _summary([r.best[metric] for r in by_seed(members, methods[m]).values()]) if m in methods else ""
-                for m in index
-            ]
+            kept = [[r.best[metric] for r in by_seed(members, recipe).values()] for recipe in methods.values()]
+            table[f"ours: {name}", metric] = [_summary(fractions) for fractions in kept]
     table.columns = pd.MultiIndex.from_tuples(table.columns)
     return table
 

@@ -32,7 +32,8 @@ AFTER_FIRST_STAGE = {
     "later_learning_rate",
     "selection",
 }
-BESIDE_A_RUN = {"claims", "results", "figures", "maps", "timings", "batch", "cli"}  # no run executes these
+# No run executes these.
+BESIDE_A_RUN = {"audit", "claims", "jobs", "cluster", "results", "figures", "maps", "timings", "batch", "cli"}
 
 
 class StateError(ValueError):

@@ -68,6 +68,11 @@ class Team:
 ALONE = Team()
 
 
+def is_first() -> bool:
+    """Whether this process speaks and forgets: that of rank 0 of those that ``torchrun`` started, or one alone."""
+    return int(os.environ.get("RANK", 0)) == 0 or not distributed.is_torchelastic_launched()
+
+
 @contextmanager
 def team(device: torch.device) -> Iterator[Team]:
     """The processes that ``torchrun`` started with this one; the process alone where it did not."""

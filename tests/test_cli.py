@@ -1,11 +1,15 @@
 """The command line: what it says when all is well, and when it is not."""
 
+import re
+from dataclasses import replace
+
 import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from reprolib import batch, paths, pipeline
+from reprolib import batch, cluster, paths, pipeline
 from reprolib.cli import app
+from reprolib.recipe import RECIPES
 
 
 def call(*arguments):
@@ -20,7 +24,7 @@ def test_help_says_what_each_command_is_for(command):
 
 
 def test_run_trains_and_ends_with_the_kept_stage(results_folder, tiny_network, tiny_split, monkeypatch):
-    monkeypatch.setattr(pipeline, "load_dataset", lambda name, root: tiny_split)
+    monkeypatch.setattr(pipeline, "load_dataset", lambda *_, **__: tiny_split)
     result = call(
         "run",
         "--recipe",
@@ -45,6 +49,10 @@ def test_run_trains_and_ends_with_the_kept_stage(results_folder, tiny_network, t
         (["--recipe", "bcu"], "not one of buc, dbc"),
         (["--recipe", "buc", "--dataset", "market"], "dataset 'market' is not one of"),
         (["--recipe", "buc", "--image-size", "256"], "HEIGHTxWIDTH"),
+        (["--recipes", "buc,bcu"], "'bcu' is not one of buc, dbc"),
+        (["--recipe", "buc", "--seeds", "0,x"], "'0,x': give numbers such as 0 or 0,1,2"),
+        (["--recipe", "buc", "--engine", "slurm"], "'here', 'ray'"),
+        (["--recipe", "buc", "--address", "auto"], "an address is for --engine ray"),
         (["--recipe", "buc", "--device", "abacus"], "device 'abacus' is unknown"),
         (["--recipe", "buc", "--dataset", "market1501", "--data-root", "/nowhere"], "/nowhere"),
     ],
@@ -61,6 +69,40 @@ def test_check_data_fails_where_there_is_nothing_and_says_where_to_get_it(tmp_pa
     assert result.exit_code == 1
     assert "not found" in result.output
     assert "source:" in result.output
+
+
+def test_every_recipe_is_run_with_every_seed(results_folder, tiny_network, tiny_split, monkeypatch):
+    monkeypatch.setattr(pipeline, "load_dataset", lambda *_, **__: tiny_split)
+    quick = {name: replace(RECIPES[name], first_stage_epochs=1, merge_percent=0.5) for name in ("buc", "oim")}
+    monkeypatch.setattr("reprolib.cli.RECIPES", quick)
+    options = ["--image-size", "32x16", "--weights", "none", "--device", "cpu"]
+    result = call("run", "--recipes", "oim,buc", "--seeds", "0,1", *options)
+    assert result.exit_code == 0, result.output
+    found = re.findall(r"tiny_([a-z]+)_resnet\w+_seed(\d)_\w+: stage", result.output)
+    assert found == [("oim", "0"), ("oim", "1"), ("buc", "0"), ("buc", "1")]
+
+
+def test_with_ray_the_runs_of_the_notebooks_are_trained_before_they_are_executed(shelf, monkeypatch):
+    order = []
+    monkeypatch.setattr(batch, "wanted", lambda notebooks, values: order.append("asked") or ["a run"])
+    monkeypatch.setattr(cluster, "train", lambda runs, **options: order.append((runs, options)))
+    monkeypatch.setattr(batch, "reproduce", lambda notebooks, values: order.append("executed") or {})
+    result = call("reproduce", "--engine", "ray", "--address", "head:6379")
+    assert result.exit_code == 0, result.output
+    assert order == ["asked", (["a run"], {"address": "head:6379", "results": batch.REPRODUCED}), "executed"]
+
+
+def test_the_runs_that_notebooks_ask_for_are_found_without_training(shelf):
+    for name, recipes in {"03_one": "BUC, OIM", "04_other": "OIM, DBC"}.items():
+        notebook = nbformat.read(shelf / "01_good.ipynb", as_version=4)
+        source = "from reprolib import BUC, DBC, OIM, results\n"
+        source += f"results.load_or_run([{recipes}], dataset='synthetic', seeds=seeds, source=source)"
+        notebook.cells[1].source = source
+        nbformat.write(notebook, shelf / f"{name}.ipynb")
+    values = {"source": "run", "seeds": "[0, 1]"}
+    found = batch.wanted(batch.select(["03", "04"]), values, results=shelf / "results")
+    assert [job.title for job in found] == [f"{r}, seed {s}" for r in ("buc", "dbc", "oim") for s in (0, 1)]
+    assert not (shelf / "results" / "state").exists()
 
 
 @pytest.fixture

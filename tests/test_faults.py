@@ -339,7 +339,9 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         lambda f, p: replace(BUC, merge_percent=-0.1),
         r"merge_percent=-0\.1 must lie between 0 and",
     ),
+    ("merge_percent NaN", lambda f, p: replace(BUC, merge_percent=float("nan")), "merge_percent=nan must lie between"),
     ("a temperature of 0", lambda f, p: replace(BUC, temperature=0), "temperature=0 must be positive"),
+    ("a temperature NaN", lambda f, p: replace(BUC, temperature=float("nan")), "temperature=nan must be positive and"),
     ("λ NaN", lambda f, p: Criterion(regularizer_weight=float("nan")), "regularizer_weight=nan must be finite and not"),
     (
         "λ below 0",

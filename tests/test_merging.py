@@ -13,6 +13,7 @@ from scipy.cluster import hierarchy
 
 from benchmarks.measure import peak_bytes
 from benchmarks.rows import Row
+from reprolib import criteria
 from reprolib.merging import clusters as clusters_module
 from reprolib.merging import merge_clusters, products, ranked_again, ranked_once
 from reprolib.merging.clusters import Clusters
@@ -188,6 +189,16 @@ def test_named_recipes_match_reference_at_a_larger_size(name, num_clusters):
     fast = merge_clusters(features, labels, criterion=NAMED[name], merges_per_stage=12)
     slow = reference.merge_clusters(features.tolist(), labels.tolist(), criterion=NAMED[name], merges_per_stage=12)
     assert fast.tolist() == slow
+
+
+@settings(max_examples=60, deadline=None)
+@given(stage=stages(), criterion=criterion_strategy)
+def test_a_linkage_given_as_a_function_merges_as_the_one_known_by_name(stage, criterion):
+    features, labels, merges = stage
+    named = replace(criterion, ranking="once")
+    own = replace(named, linkage=criteria.LINKAGES[named.linkage])
+    wanted = merge_clusters(features, labels, criterion=named, merges_per_stage=merges)
+    assert merge_clusters(features, labels, criterion=own, merges_per_stage=merges).tolist() == wanted.tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -9,7 +9,7 @@ import pytest
 from reprolib import batch, paths
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
-EXPLAINERS = {"00", "02", "03"}
+EXPLAINERS = {"00", "02", "03", "18"}
 every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
 
 

@@ -116,8 +116,47 @@ def test_training_learns_to_tell_the_images_apart(tiny_split):
 
 
 def test_the_kept_stage_follows_the_rule():
-    assert pipeline.select_stage([0.1, 0.5, 0.5, 0.2], "test") == 1
-    assert pipeline.select_stage([0.1, 0.5, 0.5, 0.2], "last") == 3
+    figures = [(0.1, 0.3, None), (0.5, 0.2, 0.1), (0.5, 0.4, 0.1), (0.2, 0.1, 0.2)]  # test, left out, silhouette
+    stages = [
+        {
+            "stage": k,
+            "metrics": {"rank-1": test},
+            "validation": {"rank-1": left_out},
+            "validity": {} if silhouette is None else {"silhouette": silhouette},
+        }
+        for k, (test, left_out, silhouette) in enumerate(figures)
+    ]
+    kept = {rule: pipeline.select_stage(stages, rule) for rule in ("test", "last", "validation", "silhouette")}
+    assert kept == {"test": 1, "last": 3, "validation": 2, "silhouette": 3}
+
+
+def test_identities_left_out_of_training_are_a_validation_set(tiny_split):
+    split = tiny_split.keep_identities(5, seed=3)
+    assert not set(split.validation.pids) & set(split.train_pids)
+    assert len(set(split.validation.pids)) == 5
+    record = run(replace(BUC, selection="validation"), tiny_split, identities=5)
+    left_out = [stage["validation"]["rank-1"] for stage in record.stages]
+    assert record.selected == np.argmax(left_out)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [(replace(BUC, selection="validation"), "give identities="), (replace(OIM, selection="silhouette"), "no clusters")],
+)
+def test_a_rule_that_has_nothing_to_choose_by_is_refused_before_training(recipe, message, tiny_split):
+    with pytest.raises(ValueError, match=message):
+        run(recipe, tiny_split)
+
+
+def test_a_dataset_whose_training_identities_nobody_knows_is_run_all_the_same(tiny_split):
+    unknown = run(BUC, replace(tiny_split, train_pids=np.full(len(tiny_split.train), -1)))
+    assert unknown.curve("rank-1") == run(BUC, tiny_split, fresh=True).curve("rank-1")
+
+
+def test_a_stage_can_be_kept_without_any_label(tiny_split):
+    record = run(replace(BUC, selection="silhouette"), tiny_split)
+    assert record.stages[0]["validity"] == {}  # every image on its own
+    assert record.selected == 1 + np.argmax([s["validity"]["silhouette"] for s in record.stages[1:]])
 
 
 def test_a_subset_of_identities_is_drawn_by_the_seed_and_the_gallery_stays_whole(tiny_split):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference_evaluation import quality_reference
 from sklearn.metrics import adjusted_rand_score
 
-from reprolib.quality import cluster_quality
+from reprolib.quality import cluster_quality, cluster_validity
 
 labels_and_pids = st.integers(1, 25).flatmap(
     lambda n: st.tuples(*[st.lists(st.integers(-1, 8), min_size=n, max_size=n) for _ in range(2)])
@@ -69,3 +69,21 @@ def test_counts_of_a_large_set_do_not_overflow():
 def test_labels_that_do_not_fit_are_refused(labels, pids):
     with pytest.raises(ValueError, match="must"):
         cluster_quality(torch.tensor(labels), torch.tensor(pids, dtype=torch.int64))
+
+
+def test_validity_is_higher_for_the_clusters_that_were_drawn_than_for_others():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.arange(40) % 4
+    points = torch.eye(4)[drawn] + 0.1 * torch.randn(40, 4, generator=generator)
+    other = drawn[torch.randperm(40, generator=generator)]
+    right, wrong = cluster_validity(points, drawn), cluster_validity(points, other)
+    assert right["silhouette"] > 0.7 > 0.1 > wrong["silhouette"]
+    assert right["calinski_harabasz"] > wrong["calinski_harabasz"]
+    assert right["davies_bouldin"] < wrong["davies_bouldin"]
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(5, dtype=torch.long), torch.arange(5)], ids=["one", "as many as images"]
+)
+def test_validity_is_empty_where_it_is_undefined(labels):
+    assert cluster_validity(torch.eye(5), labels) == {}

@@ -59,3 +59,14 @@ def test_an_unknown_choice_is_refused_with_the_choices():
         Criterion(regularizer_weight=float("nan"))
     with pytest.raises(ValueError, match="table_start"):
         replace(BUC, table_start="ones")
+
+
+def test_a_linkage_of_ones_own_is_recorded_by_its_name_and_ranked_once_alone():
+    def ward(a, b, distance):
+        return None
+
+    assert replace(BUC, criterion=Criterion(ward)).settings()["criterion"]["linkage"] == "ward"
+    with pytest.raises(ValueError, match="ranking='once'"):
+        Criterion(ward, ranking="each_merge")
+    with pytest.raises(ValueError, match="'minimum', 'maximum', 'centroid', 'average', or a function"):
+        Criterion("ward")

@@ -78,6 +78,15 @@ def test_margins_are_taken_seed_by_seed():
     assert results.rises(BUC)(records) == pytest.approx([30, 20])
 
 
+def test_the_highest_is_measured_against_the_best_of_the_others_in_each_seed():
+    records = [
+        record(r, v, seed=s)
+        for s, three in enumerate([(0.5, 0.4, 0.3), (0.5, 0.1, 0.6)])
+        for r, v in zip((BUC, BUC_UNREGULARIZED, OIM), three, strict=True)
+    ]
+    assert results.highest(BUC, [BUC_UNREGULARIZED, OIM])(records) == pytest.approx([10, -10])
+
+
 def test_the_paper_and_ours_stand_in_columns_of_their_own():
     records = [
         record(BUC, 0.5, seed=0),

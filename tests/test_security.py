@@ -68,3 +68,12 @@ def test_make_lab_listens_on_loopback_with_its_token(option):
     assert option in makefile
     assert "token=" not in makefile
     assert "password=" not in makefile
+
+
+@pytest.mark.parametrize("option", ['"_node_ip_address": "127.0.0.1"', '"include_dashboard": False'])
+def test_a_cluster_of_this_machine_alone_listens_on_loopback_without_a_dashboard(option):
+    assert option in (paths.ROOT / "reprolib" / "cluster.py").read_text()
+
+
+def test_ray_reports_no_usage():
+    assert 'os.environ["RAY_USAGE_STATS_ENABLED"] = "0"' in (paths.ROOT / "reprolib" / "cluster.py").read_text()

@@ -5,13 +5,14 @@ import os
 import resource
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from conftest import WRITTEN, make_split, tiny_backbone
 
 import reprolib
-from reprolib import BUC, model, paths, pipeline, state
+from reprolib import BUC, jobs, model, paths, pipeline, state
 from reprolib.record import RunRecord, load_record
 
 QUICK = {"merge_percent": 0.25, "first_stage_epochs": 4, "embedding_dim": 32}
@@ -21,28 +22,44 @@ processes = multiprocessing.get_context("forkserver")  # imports torch once, the
 processes.set_forkserver_preload(["reprolib", "pytest"])
 
 
-def start(folder: Path, **options) -> multiprocessing.Process:
-    """Begin ``work`` in another process; what it prints is added to ``<folder>/log``."""
+def start(folder: Path, target=None, **options) -> multiprocessing.Process:
+    """Begin ``work``, or another of these, in another process; what it prints is added to ``<folder>/log``."""
     folder.mkdir(exist_ok=True)
-    process = processes.Process(target=work, args=(folder,), kwargs=options)
+    process = processes.Process(target=target or work, args=(folder,), kwargs=options)
     process.start()
     return process
 
 
 def work(folder: Path, *, epochs: int = 4, die_at_write: int | None = None, largest_file: int | None = None) -> None:
     """Run BUC; every epoch is saved."""
-    sys.stdout = sys.stderr = (folder / "log").open("a", buffering=1)
-    for name in WRITTEN:
-        setattr(paths, name, folder / name.lower())
-    model.load_backbone, state.SAVE_EVERY = tiny_backbone, 0
-    train_stage = pipeline.train_stage
-    pipeline.train_stage = lambda *a, **k: print("training") or train_stage(*a, **k)
+    _prepare(folder, "training")
     if die_at_write:
         _die_at_write(die_at_write)
     if largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     recipe = replace(BUC, **QUICK | {"first_stage_epochs": epochs})
     reprolib.run(recipe, make_split(), **NETWORK)
+
+
+def share(folder: Path, *, name: str, seeds: int) -> None:
+    """Ask for BUC with so many seeds at the same time as another does; ``<folder>/<name>`` says whose records came."""
+    _prepare(folder, f"training by {name}")
+    (folder / f"{name}.ready").touch()
+    while len(list(folder.glob("*.ready"))) < 2:
+        time.sleep(0.01)
+    recipe = replace(BUC, **QUICK)
+    records = jobs.train([jobs.Job(recipe, make_split(), seed, NETWORK) for seed in range(seeds)])
+    (folder / name).write_text(" ".join(str(record.settings["seed"]) for record in records))
+
+
+def _prepare(folder: Path, announcement: str) -> None:
+    """Keep all that this process writes in the folder, save every epoch, say when a stage is trained."""
+    sys.stdout = sys.stderr = (folder / "log").open("a", buffering=1)
+    for name in WRITTEN:
+        setattr(paths, name, folder / name.lower())
+    model.load_backbone, state.SAVE_EVERY = tiny_backbone, 0
+    train_stage = pipeline.train_stage
+    pipeline.train_stage = lambda *a, **k: print(announcement) or train_stage(*a, **k)
 
 
 def _die_at_write(last: int) -> None:

@@ -48,6 +48,7 @@ class Split:
     query: LabelledTracklets
     gallery: LabelledTracklets
     train_pids: np.ndarray  # (n,) int64, for reprolib.quality alone
+    validation: LabelledTracklets | None = None  # of identities left out of training: a stage may be chosen on them
 
     @property
     def is_video(self) -> bool:
@@ -63,9 +64,18 @@ class Split:
         return self.reorder(np.random.default_rng(seed).permutation(len(self.train)))
 
     def keep_identities(self, count: int, seed: int) -> "Split":
-        """Only ``count`` training identities, drawn at random; query and gallery stay whole."""
+        """Only ``count`` training identities, drawn at random; query and gallery stay whole.
+
+        As many of those left out, or all there are, become the validation set, but for who is seen by one camera alone.
+        """
         pids = np.unique(self.train_pids)
         if not 1 <= count <= len(pids):
             raise ValueError(f"identities={count}: {self.name} has {len(pids)} training identities")
         kept = np.random.default_rng(seed).choice(pids, count, replace=False)
-        return self.reorder(np.flatnonzero(np.isin(self.train_pids, kept)))
+        several = {pid for pid in pids if len(np.unique(self.train.camids[self.train_pids == pid])) > 1}
+        left_out = np.random.default_rng(seed).permutation(sorted(several.difference(kept)))[:count]
+        index = np.flatnonzero(np.isin(self.train_pids, left_out))
+        held = self.train.take(index)
+        validation = LabelledTracklets(held.frames, held.starts, held.camids, self.train_pids[index])
+        subset = self.reorder(np.flatnonzero(np.isin(self.train_pids, kept)))
+        return replace(subset, validation=validation if len(index) else None)

@@ -1,12 +1,22 @@
 """One style, one palette, one function an exhibit; each draws, saves under ``results/figures`` and returns None."""
 
-from reprolib.figures.curves import bars, growth, long_tail, stage_curves, stages_and_clusters, weight_curve
+from reprolib.figures.curves import (
+    bars,
+    changes,
+    growth,
+    long_tail,
+    shares,
+    stage_curves,
+    stages_and_clusters,
+    weight_curve,
+)
 from reprolib.figures.people import clusters, contact_sheet, first_frames, people, tracklets
 from reprolib.figures.points import plane, sphere, tsne
 from reprolib.figures.style import use_style
 
 __all__ = [
     "bars",
+    "changes",
     "clusters",
     "contact_sheet",
     "first_frames",
@@ -14,6 +24,7 @@ __all__ = [
     "long_tail",
     "people",
     "plane",
+    "shares",
     "sphere",
     "stage_curves",
     "stages_and_clusters",

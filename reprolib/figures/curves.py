@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from reprolib.figures.style import COLORS, LABELS, legend, save
+from reprolib.figures.style import color_of, label_of, legend, save
 
 
 def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP")) -> None:
@@ -22,8 +22,8 @@ def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("ra
         for ax, metric in zip(row, metrics, strict=True):
             for recipe in dict.fromkeys(part["recipe"]):
                 curve = part[part["recipe"] == recipe].groupby("stage")[metric].agg(["mean", "min", "max"])
-                ax.plot(curve.index, curve["mean"], color=COLORS[recipe], label=LABELS[recipe], lw=1.6)
-                ax.fill_between(curve.index, curve["min"], curve["max"], color=COLORS[recipe], alpha=0.18, lw=0)
+                ax.plot(curve.index, curve["mean"], color=color_of(recipe), label=label_of(recipe), lw=1.6)
+                ax.fill_between(curve.index, curve["min"], curve["max"], color=color_of(recipe), alpha=0.18, lw=0)
             ax.set(xlabel="stage (times merged)", ylabel=f"{metric} (%)")
             ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         row[0].annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
@@ -43,7 +43,7 @@ def bars(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "
             rows = part[part["recipe"] == recipe]
             for j, metric in enumerate(metrics):
                 place = j * (len(order) + 1) + k
-                ax.bar(place, rows[metric].mean(), color=COLORS[recipe], label=LABELS[recipe] if j == 0 else None)
+                ax.bar(place, rows[metric].mean(), color=color_of(recipe), label=label_of(recipe) if j == 0 else None)
                 ax.plot([place] * len(rows), rows[metric], "o", ms=2.5, color="k", alpha=0.6)
         centers = [j * (len(order) + 1) + (len(order) - 1) / 2 for j in range(len(metrics))]
         ax.set_xticks(centers, [f"{m} (%)" for m in metrics])
@@ -69,8 +69,8 @@ def growth(data: pd.DataFrame, name: str) -> None:
             for (contender, piece), rows in part.groupby(["contender", "piece"], sort=False):
                 style = {"ours": ("o-", ""), "literal loop": ("s:", ", literal loop")}.get(contender)
                 if style:
-                    label = LABELS[piece] + style[1]
-                    ax.plot(rows["N"], rows[quantity], style[0], ms=3, lw=1.4, color=COLORS[piece], label=label)
+                    label = label_of(piece) + style[1]
+                    ax.plot(rows["N"], rows[quantity], style[0], ms=3, lw=1.4, color=color_of(piece), label=label)
             sizes = np.sort(part["N"].unique())
             product = part[part["contender"] == "product"].groupby("N")["seconds"].median()
             if quantity == "seconds":
@@ -95,7 +95,7 @@ def weight_curve(data: pd.DataFrame, weights: dict[str, float], name: str, *, me
         for ax, metric in zip(row, metrics, strict=True):
             at = part["weight"].map(ticks.index)  # evenly spaced: λ spans decades and starts at 0
             mean = part.groupby(at)[metric].mean()
-            color = COLORS[min(weights, key=len)]
+            color = color_of(min(weights, key=len))
             ax.plot(mean.index, mean, "-o", color=color, ms=4, lw=1.6)
             ax.plot(at, part[metric], "o", ms=2.5, color="k", alpha=0.5)
             ax.set_xticks(range(len(ticks)), [f"{t:g}" for t in ticks])
@@ -111,7 +111,7 @@ def stages_and_clusters(data: pd.DataFrame, name: str) -> None:
     for ax, group in zip(axes[0], groups, strict=True):
         part = data[data["column"] == group].groupby("stage")[["rank-1", "mAP", "num_clusters"]]
         mean, low, high = part.mean(), part.min(), part.max()
-        for metric, color in (("rank-1", COLORS["buc"]), ("mAP", COLORS["buc_released"])):
+        for metric, color in (("rank-1", color_of("buc")), ("mAP", color_of("buc_released"))):
             ax.plot(mean.index, mean[metric], color=color, label=f"{metric} (left)", lw=1.6)
             ax.fill_between(mean.index, low[metric], high[metric], color=color, alpha=0.18, lw=0)
         clusters = ax.twinx()
@@ -133,4 +133,36 @@ def long_tail(samples: dict[str, Sequence[int]], name: str) -> None:
         ax.axvline(np.mean(counts), color="k", lw=1, ls="--")
         ax.set(xlabel="training samples of an identity", ylabel="identities")
         ax.annotate(dataset, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+    save(name)
+
+
+def changes(tables: dict[str, pd.DataFrame], name: str) -> None:
+    """By how many points each change moves a result: a panel a table of ``audit.prices``, a row a change."""
+    longest = max(table["change"].nunique() for table in tables.values())
+    _, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 0.34 * longest + 1), squeeze=False, sharex=True)
+    for ax, (caption, table) in zip(axes[0], tables.items(), strict=True):
+        order = table.groupby("change", sort=False)["points"].mean().sort_values()
+        for place, (change, mean) in enumerate(order.items()):
+            points = table.loc[table["change"] == change, "points"]
+            ax.plot(points, [place] * len(points), "o", ms=3, color="k", alpha=0.5)
+            ax.plot([0, mean], [place, place], lw=5, color=color_of("dbc"), alpha=0.6, solid_capstyle="butt")
+        ax.axvline(0, color="0.5", lw=0.8)
+        ax.set_yticks(range(len(order)), order.index)
+        ax.set(xlabel="points of rank-1", ylim=(-0.6, len(order) - 0.4))
+        ax.annotate(caption, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+    save(name)
+
+
+def shares(data: pd.DataFrame, name: str) -> None:
+    """Columns of a table, fractions, against its index, the stage; one panel a value of its column ``panel``."""
+    groups = list(dict.fromkeys(data["panel"]))
+    figure, axes = plt.subplots(1, len(groups), figsize=(3.6 * len(groups), 2.8), squeeze=False, sharey=True)
+    for ax, group in zip(axes[0], groups, strict=True):
+        part = data[data["panel"] == group].drop(columns="panel").groupby(level=0).mean()
+        for column, style in zip(part, ("-", "-", "--"), strict=False):
+            ax.plot(part.index, 100 * part[column], style, lw=1.6, label=column)
+        ax.set(xlabel="stage (times merged)", ylabel="images (%)", ylim=(0, None))
+        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        ax.annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+    legend(figure, axes)
     save(name)

@@ -1,5 +1,7 @@
 """The style and the palette of every figure."""
 
+import zlib
+
 import matplotlib.pyplot as plt
 import seaborn as sns
 
@@ -32,6 +34,16 @@ LABELS = {
     "oim": "OIM (no merging)",
     "supervised": "supervised",
 }
+
+
+def color_of(recipe: str):
+    """The recipe's color; one that the house does not know has the same one in every figure."""
+    return COLORS.get(recipe) or plt.get_cmap("Dark2")(zlib.crc32(recipe.encode()) % 8)
+
+
+def label_of(recipe: str) -> str:
+    """What a legend calls the recipe; one that the house does not know by its name."""
+    return LABELS.get(recipe, recipe)
 
 
 def use_style() -> None:

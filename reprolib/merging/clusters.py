@@ -31,8 +31,9 @@ class Clusters:
         lengths = [torch.linalg.vector_norm(some.double(), dim=1) for some in images.split(self.rows)]
         self.norms = torch.cat(lengths).square()  # (N,) float64
         # The mean of roots is not the root of the mean: the average linkage takes its roots before, the others after.
+        self.own_linkage = callable(criterion.linkage)  # a function of the user's: asked for every pair
         self.root_first = criterion.distance == "euclidean" and criterion.linkage == "average"
-        self.root_last = criterion.distance == "euclidean" and criterion.linkage != "average"
+        self.root_last = criterion.distance == "euclidean" and not (self.own_linkage or self.root_first)
         self.by_means = criterion.linkage == "centroid" or (criterion.linkage == "average" and not self.root_first)
 
     def __len__(self) -> int:
@@ -58,7 +59,8 @@ class Clusters:
 
     def linkages(self, a: Tensor, b: Tensor) -> Tensor:
         """Linkages of pairs of clusters by their definition: (K,), (K,) -> (K,) float64."""
-        linkage, found = criteria.LINKAGES[self.criterion.linkage], self.norms.new_empty(len(a))
+        linkage, found = self.criterion.linkage, self.norms.new_empty(len(a))
+        linkage = linkage if self.own_linkage else criteria.LINKAGES[linkage]
         for some, (n_a, n_b) in self._alike(self.sizes[a], self.sizes[b]):
             images = self.members(a[some], n_a), self.members(b[some], n_b)
             found[some] = linkage(*images, self.criterion.distance)
@@ -99,6 +101,9 @@ class Clusters:
         on and under the diagonal entries are infinite. They are squared if ``root_last``, and off by what ``points``
         say. A block is overwritten by the next.
         """
+        if self.own_linkage:
+            yield from self._defined_blocks()
+            return
         counts = [1] * len(self) if len(points) == len(self) else self.sizes.tolist()
         ends, largest, itemsize = [0, *itertools.accumulate(counts)], max(counts), points.values.element_size()
         height = max(1, min(self.rows, self.bytes // (itemsize * largest)))
@@ -120,6 +125,16 @@ class Clusters:
                 both = index[start - first : stop - first]  # clusters that are rows and columns
                 block[:, : len(both)].masked_fill_(index[:, None] >= both, torch.inf)
                 yield first, start, block
+
+    def _defined_blocks(self) -> Iterator[tuple[int, int, Tensor]]:
+        """``linkage_blocks`` from the definition, pair by pair."""
+        everyone = torch.arange(len(self), device=self.sizes.device)
+        for rows in everyone.split(max(1, self.bytes // (8 * len(self)))):
+            first = int(rows[0])
+            block = self.norms.new_full((len(rows), len(self) - first), torch.inf)
+            a, b = (rows[:, None] < everyone[first:]).nonzero(as_tuple=True)
+            block[a, b] = self.linkages(first + a, first + b)
+            yield first, first, block
 
     def _link(self, parts: Iterator[Tensor], first: int, last: int, start: int, stop: int) -> Tensor:
         """Linkages of clusters first … last − 1 with start … stop − 1 from distances of all their images.

@@ -54,7 +54,7 @@ def _unite(pairs: list[int], num_clusters: int, merges: int, absorbed: str) -> l
 def _rankings(clusters: Clusters, merges: int) -> Iterator[Tensor]:
     """Yield longer and longer parts of the exact ranking, best pair first: (K,) int64, ``a * C + b`` with a < b."""
     shares, num_pairs = clusters.shares(), PAIRS_PER_MERGE * merges
-    if clusters.images.dtype == torch.float32 and not clusters.root_first:
+    if clusters.images.dtype == torch.float32 and not clusters.root_first and not clusters.own_linkage:
         for precision in dict.fromkeys([products.quickest(clusters.images.device), "ieee"]):
             too_dear = yield from _rankings_from_bounds(clusters, shares, merges, precision)
             if too_dear:

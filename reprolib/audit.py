@@ -1,0 +1,159 @@
+"""Where DBC's paper and its released program differ: each difference as a recipe, and what it is worth.
+
+A difference is the fields of a recipe in which the two do not agree. It is priced from both ends: put into the paper's
+method, and taken out of the program's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import mean, stdev
+
+import numpy as np
+import pandas as pd
+
+from reprolib.claims import by_seed, columns
+from reprolib.pipeline import select_stage
+from reprolib.recipe import DBC, DBC_RELEASED, Recipe
+from reprolib.record import RunRecord
+
+RULES = ("last", "validation", "silhouette")  # beside "test", which both papers used
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the paper says, what the program does, and the fields that hold it; those of the criterion with a dot."""
+
+    name: str
+    paper: str
+    program: str
+    fields: tuple[str, ...]
+
+
+DIFFERENCES = (
+    Difference("table at a stage's start", "not said (BUC: zeros)", "means of the old clusters", ("table_start",)),
+    Difference(
+        "regularizer", "λ = 0.1", "computed, not ranked by", ("criterion.regularizer", "criterion.regularizer_weight")
+    ),
+    Difference("distance", "Euclidean", "squared", ("criterion.distance",)),
+    Difference("ranking of pairs", "after each merge", "once a stage", ("criterion.ranking", "criterion.absorbed")),
+    Difference("dispersion within a cluster", "Σ / n, Eq. 3", "Σ / n²", ("criterion.dispersion",)),
+    Difference("rows of the table", "(V + v) / 2", "to unit length after", ("normalize_table",)),
+    Difference("dropout", "not said", "after the normalization", ("dropout_position",)),
+    Difference("learning rate falls", "after 15 epochs", "after 16", ("learning_rate_drop",)),
+    Difference("embedding head", "2 layers of 1024", "1 layer of 2048", ("embedding_dim", "embedding_layers")),
+)
+
+
+def taking(recipe: Recipe, difference: Difference, other: Recipe) -> Recipe:
+    """``recipe`` but for this difference, which is as in ``other``; the name says so."""
+    own = {f: getattr(other, f) for f in difference.fields if "." not in f}
+    of_criterion = [f.removeprefix("criterion.") for f in difference.fields if "." in f]
+    criterion = replace(recipe.criterion, **{f: getattr(other.criterion, f) for f in of_criterion})
+    slug = difference.fields[0].removeprefix("criterion.")
+    return replace(recipe, name=f"{recipe.name}_but_{slug}", criterion=criterion, **own)
+
+
+def repaired(recipe: Recipe) -> Recipe:
+    """The table starts from the means of the *new* clusters: the repair of the program that nobody tried."""
+    return replace(recipe, name=f"{recipe.name}_but_new_means", table_start="means")
+
+
+def in_order(recipe: Recipe) -> Recipe:
+    """The same on training images sorted by identity, as both released programs read them."""
+    return replace(recipe, name=f"{recipe.name}_sorted", train_order="sorted")
+
+
+def paper_side() -> dict[str, Recipe]:
+    """DBC as in the paper with one behavior of the program each, by the difference's name."""
+    return {d.name: taking(DBC, d, DBC_RELEASED) for d in DIFFERENCES}
+
+
+def program_side() -> dict[str, Recipe]:
+    """DBC as released with one behavior of the paper each; the dispersion it computes has no effect on its ranking."""
+    return {d.name: taking(DBC_RELEASED, d, DBC) for d in DIFFERENCES if d.name != "dispersion within a cluster"}
+
+
+def prices(
+    records: Sequence[RunRecord], base: Recipe, changed: dict[str, Recipe], metric: str = "rank-1"
+) -> pd.DataFrame:
+    """One row a change, column and seed: points by which the change moves the stage kept of ``base``."""
+    rows = []
+    for name, members in columns(records).items():
+        own = by_seed(members, base)
+        for change, recipe in changed.items():
+            other = by_seed(members, recipe)
+            for seed in sorted(own.keys() & other.keys()):
+                points = 100 * (other[seed].best[metric] - own[seed].best[metric])
+                rows.append({"column": name, "change": change, "seed": seed, "points": points})
+    return pd.DataFrame(rows, columns=["column", "change", "seed", "points"])
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`prices` by change: mean and deviation over the seeds, and in how many of them it went up."""
+    rows = {}
+    for (column, change), group in table.groupby(["column", "change"], sort=False):
+        points = group["points"].tolist()
+        spread = f" ± {stdev(points):.1f}" if len(points) > 1 else ""
+        rows.setdefault(change, {})[column] = (
+            f"{mean(points):+.1f}{spread} ({sum(p > 0 for p in points)}/{len(points)})"
+        )
+    return pd.DataFrame(rows).T.rename_axis("change").fillna("")
+
+
+def rows_seen(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict[str, float]:
+    """Whose mean each image finds in its cluster's row when the table starts from the clusters before the merge.
+
+    ``before``, ``after`` (N,) pseudo-labels of two stages in succession, ``pids`` (N,). Released code: row k holds the
+    mean of *old* cluster k, while label k names a *new* cluster. Shares of the images, over all N: "own", whose own old
+    cluster the row still is; "same identity", of another cluster's images, those of the image's identity; "chance",
+    what that share would be were the rows of other clusters dealt out at random.
+    """
+    table = np.zeros((before.max() + 1, pids.max() + 1))  # share of each identity in each old cluster
+    np.add.at(table, (before, pids), 1)
+    table /= table.sum(1, keepdims=True)
+    own = after == before
+    at_random = (table.sum(0)[pids] - table[before, pids]) / (len(table) - 1)
+    return {
+        "own": float(own.mean()),
+        "same identity": float(np.where(own, 0, table[after, pids]).mean()),
+        "chance": float(np.where(own, 0, at_random).mean()),
+    }
+
+
+def rows_seen_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd.DataFrame:
+    """:func:`rows_seen` at every stage after the first, from the pseudo-labels (stages, N) that a run trained on."""
+    table = pd.DataFrame([rows_seen(before, after, pids) for before, after in pairwise(labels)])
+    return table.set_index(pd.RangeIndex(1, len(labels), name="stage")).assign(panel=_order(record))
+
+
+def _order(record: RunRecord) -> str:
+    return "images " + record.settings["recipe"].get("train_order", "shuffled").replace("sorted", "sorted by identity")
+
+
+def average_precision(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """mAP of the stage kept by both definitions, a row a column: percent, the mean over its records."""
+    rows = {}
+    for name, members in columns(records).items():
+        trapezoid, step = (100 * mean(r.best[metric] for r in members) for metric in ("mAP", "mAP_step"))
+        rows[name] = {"trapezoid": trapezoid, "step sum": step, "difference": step - trapezoid, "runs": len(members)}
+    return pd.DataFrame(rows).T.round(1).astype({"runs": int})
+
+
+def selection_losses(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Points of rank-1 that each rule loses against the best stage on the test set: one row a record and rule."""
+    rows = []
+    for name, members in columns(records).items():
+        for record in members:
+            curve = record.curve("rank-1")
+            for rule in (rule for rule in RULES if _has(record, rule)):
+                lost = 100 * (max(curve) - curve[select_stage(record.stages, rule)])
+                rows.append({"column": name, "recipe": record.settings["recipe"]["name"], "rule": rule, "lost": lost})
+    return pd.DataFrame(rows, columns=["column", "recipe", "rule", "lost"])
+
+
+def _has(record: RunRecord, rule: str) -> bool:
+    """Whether a record has what a rule chooses by; the last stage is always there."""
+    if rule == "validation":
+        return all("validation" in stage for stage in record.stages)
+    return rule == "last" or any(stage.get("validity") for stage in record.stages)

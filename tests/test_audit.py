@@ -1,0 +1,85 @@
+"""The audit's recipes differ where they say they do, and its figures follow from the records."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from test_results import record
+
+from reprolib import BUC, DBC, DBC_RELEASED, audit
+
+
+def flat(recipe):
+    settings = asdict(recipe)
+    return {k: v for k, v in settings.items() if k != "criterion"} | settings["criterion"]
+
+
+def moved(one, other):
+    a, b = flat(one), flat(other)
+    return {k for k in a if a[k] != b[k]} - {"name"}
+
+
+def test_the_differences_are_all_there_are_between_paper_and_program():
+    named = {f.removeprefix("criterion.") for d in audit.DIFFERENCES for f in d.fields}
+    assert moved(DBC, DBC_RELEASED) == named | {"stage_rule"}  # one stage more: read off the records
+
+
+@pytest.mark.parametrize(("side", "base"), [(audit.paper_side, DBC), (audit.program_side, DBC_RELEASED)])
+def test_each_recipe_takes_one_difference_alone(side, base):
+    recipes = side()
+    for difference in audit.DIFFERENCES:
+        if difference.name in recipes:
+            changed = recipes[difference.name]
+            assert moved(base, changed) <= {f.removeprefix("criterion.") for f in difference.fields}
+            assert moved(base, changed)
+    assert len({r.name for r in recipes.values()}) == len(recipes)
+
+
+def test_a_price_is_the_change_of_the_stage_kept_in_the_same_seed():
+    change = audit.repaired(BUC)
+    records = [record(BUC, 0.5), record(BUC, 0.4, seed=1), record(change, 0.65), record(change, 0.3, seed=1)]
+    table = audit.prices([*records, record(BUC, 0.9, seed=2)], BUC, {"new means": change})
+    assert table["points"].tolist() == pytest.approx([15, -10])
+    assert audit.summary(table).loc["new means"].tolist() == ["+2.5 ± 17.7 (1/2)"]
+
+
+def test_rows_of_a_stale_table_by_hand():
+    # Sorted by identity: images 0 1 2 are of one person, 3 4 5 of another; 0 and 1 merge, and all labels move up.
+    pids, before, after = np.array([0, 0, 0, 1, 1, 1]), np.arange(6), np.array([0, 0, 1, 2, 3, 4])
+    seen = audit.rows_seen(before, after, pids)
+    assert seen["own"] == 1 / 6  # image 0
+    # Images 1, 2, 4 and 5 find the row of an image of their own person; image 3 finds the other person's.
+    assert seen["same identity"] == pytest.approx(4 / 6)
+    assert seen["chance"] == pytest.approx(5 / 6 * 2 / 5)
+
+
+def test_rows_of_a_stale_table_tell_nothing_when_the_order_is_random():
+    rng = np.random.default_rng(0)
+    pids = rng.permutation(np.repeat(np.arange(40), 25))
+    before, after = np.arange(1000), np.maximum(np.arange(1000) - 50, 0)
+    seen = audit.rows_seen(before, after, pids)
+    assert seen["same identity"] == pytest.approx(seen["chance"], abs=0.02)
+
+
+def test_losses_are_against_the_best_stage_on_the_test_set():
+    run = record(BUC, 0.3, first=0.5)
+    for stage, left_out in zip(run.stages, (0.2, 0.1), strict=True):
+        stage["validation"] = {"rank-1": left_out}
+    lost = audit.selection_losses([run]).set_index("rule")["lost"]
+    assert lost.to_dict() == pytest.approx({"last": 20, "validation": 0})  # no silhouette in this record
+
+
+def test_rows_are_looked_at_in_every_stage_but_the_first():
+    labels, pids = np.array([[0, 1, 2, 3], [0, 1, 1, 2], [0, 0, 0, 1]]), np.array([0, 0, 1, 1])
+    run = record(audit.in_order(DBC_RELEASED), 0.3)
+    table = audit.rows_seen_by_stage(run, labels, pids)
+    assert table.index.tolist() == [1, 2]
+    assert table["own"].tolist() == [0.5, 0.25]
+    assert set(table["panel"]) == {"images sorted by identity"}
+
+
+def test_both_average_precisions_stand_beside_each_other():
+    run = record(BUC, 0.5)
+    run.stages[1]["metrics"]["mAP_step"] = 0.26
+    (row,) = audit.average_precision([run]).to_dict("records")
+    assert row == {"trapezoid": 25.0, "step sum": 26.0, "difference": 1.0, "runs": 1}

@@ -28,7 +28,7 @@ class Job:
     recipe: Recipe
     dataset: str | Split
     seed: int = 0
-    settings: dict = field(default_factory=dict)  # device, backbone, weights, image_size, identities, data_root
+    settings: dict = field(default_factory=dict)  # device, precision, backbone, weights, ...: of reprolib.run
 
     @property
     def title(self) -> str:

@@ -25,7 +25,7 @@ class RecordError(ValueError):
 class RunRecord:
     """One execution of a recipe. Metrics are fractions; tables print percent."""
 
-    settings: dict  # dataset, its fingerprint, identities, recipe, backbone, weights, image_size, seed
+    settings: dict  # dataset, its fingerprint, identities, recipe, backbone, weights, image_size, seed, precision
     provenance: dict  # device, versions, commit, when, wall time
     untrained: dict  # metrics of the network before any training
     stages: list[dict] = field(default_factory=list)  # stage, num_clusters, losses, metrics, quality, seconds
@@ -92,14 +92,14 @@ def run_name(settings: dict) -> str:
     return "_".join([*parts, f"seed{settings['seed']}", digest])
 
 
-def provenance(device: torch.device) -> dict:
-    """Where and with what a run is made."""
+def provenance(device: torch.device, precision: str = "float32") -> dict:
+    """Where and with what a run is made; ``precision`` is that of the network's products."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
         "device_type": device.type,
         "threads": torch.get_num_threads(),
-        "precision": "float32",
+        "precision": precision,
         "versions": versions(),
         "commit": commit("reprolib", "benchmarks"),
         "date": datetime.now(UTC).date().isoformat(),

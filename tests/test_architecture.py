@@ -8,9 +8,10 @@ import pytest
 from reprolib import paths
 
 LAYERS = [  # a module imports from rows above its own, never from its own
-    {"paths", "recipe", "files", "devices", "colors", "pages"},
+    {"paths", "recipe", "files", "devices", "colors", "pages", "capture", "team"},
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state", "timings"},
+    {"epochs"},
     {"extraction", "merging", "pretraining", "training"},
     {"pipeline", "claims"},
     {"jobs"},

@@ -4,7 +4,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 SEEDS := 1
 
-.PHONY: help setup reproduce lab test audit notebooks bench format lock clean
+.PHONY: help setup reproduce lab test audit notebooks bench bench-gpu format lock clean
 help:
 	@echo "make reproduce   run every notebook on the embedded data set, print each claim with its verdict"
 	@echo "                 SEEDS=3 trains three runs of each method, as the stored records have"
@@ -14,6 +14,8 @@ help:
 	@echo "make notebooks   run the stored notebooks again in place, to renew their outputs"
 	@echo "make bench       time merging, ranking and table update beside the bare matrix product: half an hour"
 	@echo "                 BENCH='--device cuda' on a GPU, BENCH=--quick at tiny sizes"
+	@echo "make bench-gpu   images a second of training and extraction on a GPU beside the bare network and a plain loop;"
+	@echo "                 BENCH='--quick --device cpu' at tiny sizes"
 	@echo "make format      let ruff format and mend what it can"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
 
@@ -52,6 +54,9 @@ notebooks: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.gpu $(BENCH)
 
 format: setup
 	$(BIN)/ruff format .

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from reprolib import paths
 from reprolib.recipe import Recipe
-from reprolib.record import RunRecord, write_json
+from reprolib.record import RecordError, RunRecord, write_json
 from reprolib.timings import Benchmark
 
 Margins = Callable[[list], list[float]]  # from the records, or benchmarks, of one column
@@ -187,7 +187,21 @@ def conclude(
     )
 
 
+def conclusions(folder: Path) -> list[dict]:
+    """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict, and the columns it rests on.
+
+    Raises:
+        RecordError: a file that is no verdict.
+    """
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            found.append(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise RecordError(f"{file}: not a verdict ({error}); run its notebook again") from error
+    return found
+
+
 def scorecard(folder: Path) -> pd.DataFrame:
     """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict."""
-    rows = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
-    return pd.DataFrame(rows, columns=["exhibit", "claim", "verdict"])
+    return pd.DataFrame(conclusions(folder), columns=["exhibit", "claim", "verdict"])

@@ -1,4 +1,4 @@
-"""The command line: run, reproduce, check-data."""
+"""The command line: run, reproduce, report, check-data."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -54,6 +54,9 @@ def run(
         str, typer.Option("--seed", "--seeds", help="One or more: initial weights, order, crops, dropout, identities.")
     ] = "0",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N [CUDA where there is one].")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32 (CPU), tf32 (CUDA), bf16: the network's products.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
     engine: Engine = "here",
     address: Address = None,
@@ -61,8 +64,10 @@ def run(
     """Train recipes on one dataset, with every seed; goes on where an earlier call was cut off.
 
     Several recipes or seeds are separated by commas: --recipes buc,dbc --seeds 0,1,2
+    One model on N GPUs: torchrun --nproc-per-node=N -m reprolib run ...
     """
     from reprolib import cluster, jobs
+    from reprolib.team import is_first
 
     _require_engine(engine, address)
     names, numbers = recipes.split(","), seeds.split(",")
@@ -72,6 +77,7 @@ def run(
         raise typer.BadParameter(f"{seeds!r}: give numbers such as 0 or 0,1,2", param_hint="--seed")
     settings = {
         "device": device,
+        "precision": precision,
         "backbone": backbone,
         "weights": weights,
         "image_size": _size(image_size),
@@ -80,14 +86,14 @@ def run(
     }
     asked = [jobs.Job(RECIPES[name], dataset, int(number), settings) for name in names for number in numbers]
     try:
-        if fresh:
+        if fresh and is_first():
             for job in asked:
                 job.start_over()
         records = cluster.train(asked, address=address) if engine == "ray" else jobs.train(asked)
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
-    for record in records:
+    for record in records if is_first() else []:
         best = record.best
         typer.echo(
             f"{record.name}: stage {record.selected} of {len(record.stages)}, "
@@ -142,7 +148,26 @@ def reproduce(
         typer.echo(f"{row.verdict:<15} {row.exhibit:<14} {row.claim}")
     for name, error in failures.items():
         typer.secho(f"failed: {name}\n{error}", fg="red", err=True)
+    typer.echo("all of it as a page: reprolib report --source run")
     raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def report(
+    source: Annotated[
+        str, typer.Option(help="stored: the repository's notebooks; run: those reproduced here.")
+    ] = "stored",
+) -> None:
+    """Make results/report/index.html: the scorecard, every notebook, every figure; it needs no network."""
+    from reprolib import paths
+    from reprolib.report import build
+
+    try:
+        index = build(source)
+    except ValueError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(index.relative_to(paths.ROOT))
 
 
 @app.command()

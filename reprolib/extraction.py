@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from reprolib.devices import autocast, computing_in
 from reprolib.images import Images, crop_and_resize, whole_boxes
 from reprolib.model import Model, Output
 
@@ -21,23 +22,29 @@ def extract(
     image_size: tuple[int, int],
     device: torch.device,
     frames_at_most: int = 900,
+    precision: str = "float32",
+    batch_size: int | None = None,
 ) -> Output:
     """Embedding (n, d) and feature (n, D) of every tracklet, on ``device``.
 
     A tracklet's vector is the mean over its frames, before the head and before normalization (BUC Section 4.2);
-    of a longer one the first ``frames_at_most`` are taken (released code: 900).
+    of a longer one the first ``frames_at_most`` are taken (released code: 900). ``precision`` is the backbone's, one
+    of ``devices.PRECISIONS``; the vectors are float32 in any. ``batch_size`` counts frames: None takes 32 on a CPU and
+    256 on CUDA, and where there is no room for so many, half as many.
     """
     training = model.training
     model.eval()
-    pool = _folded(model) if device.type == "cpu" else model.pool
+    pool = _folded(model)
     lengths = np.minimum(np.diff(starts), frames_at_most)
     owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(device)
     frames = torch.from_numpy(np.concatenate([np.arange(s, s + n) for s, n in zip(starts[:-1], lengths, strict=True)]))
-    pooled, first, size = None, 0, 32 if device.type == "cpu" else 256
+    frames, box = frames.to(images.pixels.device), whole_boxes(images, frames[:1]).to(device)
+    pooled, first, size = None, 0, batch_size or (32 if device.type == "cpu" else 256)
     while first < len(frames):
         part = slice(first, first + size)
         try:
-            vectors = pool(_resized(images, frames[part], image_size, device))
+            with computing_in(precision, device), autocast(precision, device):
+                vectors = pool(_resized(images, frames[part], box, image_size))
         except torch.OutOfMemoryError as error:
             if size == 1:
                 raise ValueError(
@@ -48,7 +55,7 @@ def extract(
             continue
         if pooled is None:
             pooled = torch.zeros(len(lengths), vectors.shape[1], device=device)
-        pooled.index_add_(0, owner[part], vectors.float())
+        pooled.index_add_(0, owner[part], vectors)
         first += size
     pooled /= torch.from_numpy(lengths).to(device)[:, None]
     output = model.embed(pooled)
@@ -56,11 +63,10 @@ def extract(
     return output
 
 
-def _resized(images: Images, index: Tensor, image_size: tuple[int, int], device: torch.device) -> Tensor:
-    index = index.to(images.pixels.device)
-    pixels = images.pixels[index].to(device)
-    boxes = whole_boxes(images, index).to(device)
-    return crop_and_resize(pixels, boxes, torch.zeros(len(index), dtype=torch.bool, device=device), image_size)
+def _resized(images: Images, index: Tensor, box: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """The frames at ``index`` (n,), each cut to ``box`` (1, 4), on the device where that lies."""
+    flip = torch.zeros(len(index), dtype=torch.bool, device=box.device)
+    return crop_and_resize(images.take(index, box.device), box.expand(len(index), 4), flip, image_size)
 
 
 def _folded(model: Model):
@@ -68,7 +74,7 @@ def _folded(model: Model):
     copy = deepcopy(model)
     for parent in copy.modules():
         for (name, convolution), (norm_name, norm) in pairwise(parent.named_children()):
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
                 setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
                 setattr(parent, norm_name, nn.Identity())
     return copy.to(memory_format=model.layout).pool

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +29,24 @@ class Images:
     """Decoded frames of one set."""
 
     pixels: Tensor  # (n, h, w, 3) uint8
-    sizes: Tensor  # (n, 2) float32: height and width before the cache's own resize
+    sizes: Tensor  # (n, 2) float32, on the host: height and width before the cache's own resize
 
     def __len__(self) -> int:
         """Number of frames."""
         return len(self.pixels)
 
     def to(self, device: torch.device) -> "Images":
-        """The same frames on ``device``, or where they are if it has no room: each batch is then moved alone."""
-        try:
-            return Images(self.pixels.to(device), self.sizes.to(device))
-        except torch.OutOfMemoryError:
+        """The same frames on ``device``, or here if they would take over half of its free memory: then by batches."""
+        if device.type == "cuda" and self.pixels.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             return self
+        return Images(self.pixels.to(device), self.sizes)
+
+    def take(self, index: Tensor, device: torch.device) -> Tensor:
+        """The frames (n, h, w, 3) at ``index`` on ``device``; the host does not wait where ``index`` is beside them."""
+        pixels = self.pixels[index.to(self.pixels.device)]
+        if device.type == "cuda" and not pixels.is_cuda:
+            pixels = pixels.pin_memory()
+        return pixels.to(device, non_blocking=True)
 
 
 def load_images(
@@ -66,6 +73,9 @@ def load_images(
         pixels = np.load(cache, mmap_mode="c")  # copy on write: torch wants writable memory, the file stays as it is
         if len(pixels) != len(frames) or len(sizes) != len(frames):
             raise ValueError(f"holds {len(pixels)} images, {len(frames)} expected")
+        if pixels.dtype != np.uint8 or pixels.shape[3:] != (3,) or not _fits(pixels.shape[1:3], image_size):
+            size = "x".join(map(str, image_size))
+            raise ValueError(f"holds {pixels.dtype} of shape {pixels.shape}, not images of at most {size}")
     except (OSError, ValueError) as error:
         raise ImageError(f"{cache}: {error}; delete it, it is made anew") from error
     return Images(torch.from_numpy(pixels), torch.from_numpy(sizes))
@@ -151,8 +161,16 @@ def crop_and_resize(pixels: Tensor, boxes: Tensor, flip: Tensor, image_size: tup
     lines = torch.lerp(pixels[b, rows[0]].float(), pixels[b, rows[1]].float(), row_weight[:, :, None, None])
     lines = lines.transpose(1, 2)  # (B, w, H, 3): columns first, to gather them
     out = torch.lerp(lines[b, columns[0]], lines[b, columns[1]], column_weight[:, :, None, None])
-    mean, std = (torch.tensor(v, device=out.device) * 255 for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = _moments(out.device)
     return out.sub_(mean).div_(std).permute(0, 3, 2, 1).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and deviation of a pixel from 0 to 255, moved to a device but once: a CUDA graph cannot."""
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(v, device=device) * 255 for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 def _sample(start: Tensor, length: Tensor, count: int, flip: Tensor | None = None):
@@ -168,18 +186,18 @@ def _sample(start: Tensor, length: Tensor, count: int, flip: Tensor | None = Non
 
 
 def whole_boxes(images: Images, index: Tensor) -> Tensor:
-    """Boxes (B, 4) that keep each frame whole."""
+    """Boxes (B, 4), on the host, that keep each frame whole."""
     height, width = images.pixels.shape[1:3]
-    return torch.tensor([0.0, 0.0, height, width], device=images.pixels.device).expand(len(index), 4)
+    return torch.tensor([0.0, 0.0, height, width]).expand(len(index), 4)
 
 
 def random_boxes(images: Images, index: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Boxes (B, 4) of the released programs' training crop, in pixels of the cache.
+    """Boxes (B, 4), on the host, of the released programs' training crop, in pixels of the cache.
 
     Ten tries an image: an area of 0.64 to 1 of the original, a height to width ratio of 2 to 3; the first that
     fits is placed at random, and where none fits the frame is kept whole.
     """
-    original = images.sizes[index].cpu()
+    original = images.sizes[index]
     full_height, full_width = original[:, :1], original[:, 1:]
     u = torch.rand(4, len(index), 10, generator=generator)
     area = (0.64 + 0.36 * u[0]) * full_height * full_width
@@ -194,7 +212,7 @@ def random_boxes(images: Images, index: Tensor, *, generator: torch.Generator) -
     whole = torch.cat([torch.zeros_like(original), original], 1)
     boxes = torch.where(fits.any(1)[:, None], boxes, whole)
     cached = torch.tensor(images.pixels.shape[1:3], dtype=torch.float32)
-    return (boxes * (cached / original).repeat(1, 2)).to(images.pixels.device)
+    return boxes * (cached / original).repeat(1, 2)
 
 
 def sample_frames(starts: np.ndarray, count: int, *, generator: torch.Generator) -> Tensor:

@@ -28,7 +28,7 @@ class Job:
     recipe: Recipe
     dataset: str | Split
     seed: int = 0
-    settings: dict = field(default_factory=dict)  # device, backbone, weights, image_size, identities, data_root
+    settings: dict = field(default_factory=dict)  # device, precision, backbone, weights, ...: of reprolib.run
 
     @property
     def title(self) -> str:
@@ -61,7 +61,8 @@ def train(jobs: Sequence[Job]) -> list[RunRecord]:
     """
     if folder := os.environ.get(NOTE_IN):
         for job in jobs:
-            _note(job.anywhere(), Path(folder))
+            if not job.recipe.has_own_linkage:  # a function cannot be noted: the notebook trains it itself
+                _note(job.anywhere(), Path(folder))
         raise Noted(f"{len(jobs)} runs are noted")
     records = {}
     while left := [place for place in range(len(jobs)) if place not in records]:

@@ -61,15 +61,23 @@ class LookupTable:
         self.weight = torch.zeros(num_clusters, dim, device=device, dtype=dtype)
         self.normalize = normalize
 
+    def check(self, pseudo_labels: Tensor) -> None:
+        """ValueError where a label, of any number on the host, has no row."""
+        _check_range(*torch.aminmax(pseudo_labels), len(self.weight))
+
     def update(self, embedding: Tensor, pseudo_labels: Tensor) -> None:
         """``V_y <- (V_y + v) / 2`` [then normalized], BUC Section 3.2, one sample after the other in batch order.
 
         ``embedding`` (B, d) is taken as it is: after dropout it is not of unit length. A label that occurs twice in
-        the batch is updated twice. Labels on the host spare a CUDA device a synchronization. ValueError as for
+        the batch is updated twice. Labels on the host are looked at and ordered into few steps; those on a device are
+        not, so that nothing waits for it and a CUDA graph can hold the update. ValueError as for
         :func:`repelled_loss`.
         """
         _check_shapes(embedding, pseudo_labels, self.weight)
-        labels = pseudo_labels.cpu().numpy()
+        if pseudo_labels.device.type != "cpu":
+            _update_one_by_one(self.weight, embedding.detach().to(self.weight), pseudo_labels, normalize=self.normalize)
+            return
+        labels = pseudo_labels.numpy()
         by_label = labels.argsort(kind="stable")
         _check_range(labels[by_label[0]], labels[by_label[-1]], len(self.weight))
         order, turns = _turns(labels, by_label)
@@ -78,12 +86,21 @@ class LookupTable:
         samples = embedding.detach().index_select(0, order).to(self.weight)
         updated = self.weight.index_select(0, rows)  # (num_labels, d)
         for v in samples.split(turns):
-            row = updated[: len(v)].add_(v)
-            if self.normalize:  # the sum's direction is the mean's; epsilon doubles with it
-                row.div_(torch.linalg.vector_norm(row, dim=1, keepdim=True).clamp_min_(2 * _EPSILON))
-            else:
-                row.mul_(0.5)
+            _mean(updated[: len(v)].add_(v), self.normalize)
         self.weight.index_copy_(0, rows, updated)
+
+
+def _mean(total: Tensor, normalize: bool) -> Tensor:
+    """Of two vectors from their sum, in place and by rows; with ``normalize`` brought to unit length."""
+    if normalize:  # the sum's direction is the mean's; epsilon doubles with it
+        return total.div_(torch.linalg.vector_norm(total, dim=1, keepdim=True).clamp_min_(2 * _EPSILON))
+    return total.mul_(0.5)
+
+
+def _update_one_by_one(weight: Tensor, samples: Tensor, labels: Tensor, *, normalize: bool) -> None:
+    """:meth:`LookupTable.update` without a look at the labels: all shapes are those of the batch."""
+    for v, label in zip(samples.split(1), labels.split(1), strict=True):
+        weight.index_copy_(0, label, _mean(weight.index_select(0, label).add_(v), normalize))
 
 
 def _turns(labels: np.ndarray, by_label: np.ndarray) -> tuple[np.ndarray, list[int]]:

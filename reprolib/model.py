@@ -65,8 +65,14 @@ class Model(nn.Module):
         return self.to(device, memory_format=self.layout)
 
     def pool(self, frames: Tensor) -> Tensor:
-        """(n, 3, H, W) -> (n, D), the mean over positions of the last feature map."""
-        return self.body(self.stem(frames.contiguous(memory_format=self.layout))).mean((2, 3))
+        """(n, 3, H, W) -> (n, D) float32, the mean over positions of the last feature map."""
+        maps = self.body(self.stem(frames.contiguous(memory_format=self.layout)))
+        return maps.mean((2, 3), dtype=torch.float32)
+
+    def pool_tracklets(self, images: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, D) float32, the mean over positions and frames."""
+        batch, length = images.shape[:2]
+        return self.pool(images.flatten(0, 1)).view(batch, length, -1).mean(1)
 
     def embed(self, pooled: Tensor) -> Output:
         """(B, D) pooled vectors, already the mean over a tracklet's frames -> embedding and feature.
@@ -82,8 +88,7 @@ class Model(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         """(B, T, 3, H, W) -> Output; the mean over T frames is taken before the head."""
-        batch, length = images.shape[:2]
-        return self.embed(self.pool(images.flatten(0, 1)).view(batch, length, -1).mean(1))
+        return self.embed(self.pool_tracklets(images))
 
 
 def memory_layout(backbone: str, device: torch.device) -> torch.memory_format:

@@ -22,6 +22,7 @@ CACHE = DATA / "cache"  # decoded images; not committed
 EXECUTED = RESULTS / "executed"  # notebooks as papermill left them; not committed
 TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
+REPORT = ROOT / "results" / "report"  # the page that sums all of it up; not committed
 STORED_VERDICTS = ROOT / "results" / "verdicts"
 VERDICTS = RESULTS / "verdicts"  # what each notebook concluded, one JSON a claim
 

@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 
 from reprolib import paths
 from reprolib.datasets import LabelledTracklets, Split, fingerprint, load_dataset, require_usable
-from reprolib.devices import choose_device
+from reprolib.devices import choose_device, choose_precision
+from reprolib.epochs import learning_rates
 from reprolib.evaluation import rank_gallery
 from reprolib.extraction import extract
 from reprolib.files import locked, replacing
@@ -35,7 +36,8 @@ from reprolib.state import (
     run_folder,
     save_folder,
 )
-from reprolib.training import learning_rates, train_stage
+from reprolib.team import Team, team
+from reprolib.training import train_stage
 
 # What a dataset is run on when nothing is said: (backbone, weights, image size).
 PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))
@@ -63,6 +65,7 @@ def run(
     *,
     seed: int = 0,
     device: str | torch.device | None = None,
+    precision: str | None = None,
     backbone: str | None = None,
     weights: str | None = None,
     image_size: tuple[int, int] | None = None,
@@ -75,12 +78,14 @@ def run(
     """Train, merge and evaluate a recipe on a dataset; every stage is saved before the next begins.
 
     A run that was cut off goes on after the last epoch saved, as if nothing had been; a finished one is read back.
+    Processes that ``torchrun`` started train together; the first does all else and writes.
 
     Args:
         recipe: the method.
         dataset: a name of ``load_dataset``, or a Split, whose order is then left as it is.
         seed: decides initial weights, order, crops, dropout and, with ``identities``, which are drawn.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
+        precision: "float32", "tf32" (CUDA alone) or "bf16", of the network's products; None takes TF32 on CUDA.
         backbone: resnet50, resnet18 or mobilenet_v2; None takes the dataset's own of ``NETWORKS``, else the papers'.
         weights: "imagenet", "none", a local file, or "catalogue", the embedded datasets' stand-in for ImageNet.
         image_size: (height, width).
@@ -98,29 +103,28 @@ def run(
             that was made with something else; the message says what to do.
         Busy: another process is at it, and ``wait`` is False.
     """
-    plan = _plan(recipe, dataset, seed, device, backbone, weights, image_size, identities, data_root)
-    with locked(plan.folder, wait=wait):
-        if fresh:
-            plan.forget()
-        if plan.file.exists():
-            return load_record(plan.file)
-        if not wait and not (plan.folder / "stage_00").exists():
-            with locked(first_stage_folder(plan.settings), wait=False):
-                pass  # nobody is at the first stage either
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            backbone = plan.settings["backbone"]
-            model = Model(recipe, backbone=backbone, weights=plan.weights, freeze_stem=plan.split.is_video)
-        data = prepare(plan.split, tuple(plan.settings["image_size"]), device=plan.device)
-        return _Run(recipe, data, model.place(plan.device), plan.settings, plan.device).finish(on_stage)
+    plan = _plan(recipe, dataset, seed, device, precision, backbone, weights, image_size, identities, data_root)
+    with team(plan.device) as together:
+        if together.rank > 0:
+            return _begin(recipe, plan, together).follow()
+        wait = wait or together.size > 1  # one that does not would leave the others behind
+        with locked(plan.folder, wait=wait):
+            if fresh:
+                plan.forget()
+            if plan.file.exists():
+                return together.tell(load_record(plan.file))
+            if not wait and not (plan.folder / "stage_00").exists():
+                with locked(first_stage_folder(plan.settings), wait=False):
+                    pass  # nobody is at the first stage either
+            return together.tell(_begin(recipe, plan, together).finish(on_stage))
 
 
 def start_over(recipe: Recipe, dataset: str | Split, *, seed: int = 0, **settings) -> None:
     """Forget what an earlier run left, the first stage that it shares with others included.
 
-    ``settings`` are those of :func:`run`: device, backbone, weights, image_size, identities, data_root.
+    ``settings`` are those of :func:`run`: device, precision, backbone, weights, image_size, identities, data_root.
     """
-    names = ("device", "backbone", "weights", "image_size", "identities", "data_root")
+    names = ("device", "precision", "backbone", "weights", "image_size", "identities", "data_root")
     plan = _plan(recipe, dataset, seed, *(settings.get(name) for name in names))
     with locked(plan.folder):
         plan.forget()
@@ -152,9 +156,10 @@ class _Plan:
         self.file.unlink(missing_ok=True)
 
 
-def _plan(recipe, dataset, seed, device, backbone, weights, image_size, identities, data_root) -> _Plan:
+def _plan(recipe, dataset, seed, device, precision, backbone, weights, image_size, identities, data_root) -> _Plan:
     """The arguments of :func:`run` with every default in its place."""
     device = choose_device(device)
+    precision = choose_precision(precision, device)
     split = (
         load_dataset(dataset, root=data_root, train_order=recipe.train_order) if isinstance(dataset, str) else dataset
     )
@@ -175,8 +180,19 @@ def _plan(recipe, dataset, seed, device, backbone, weights, image_size, identiti
         "weights": source + describe_weights(weights),
         "image_size": list(image_size),
         "seed": seed,
-    }
+    } | ({"precision": precision} if precision != "float32" else {})  # unsaid: float32
     return _Plan(split, settings, weights, device)
+
+
+def _begin(recipe: Recipe, plan: _Plan, together: Team) -> "_Run":
+    """A run with its model and data, none of its stages done yet."""
+    settings = plan.settings
+    with torch.random.fork_rng([]):
+        torch.manual_seed(settings["seed"])
+        frozen = plan.split.is_video
+        model = Model(recipe, backbone=settings["backbone"], weights=plan.weights, freeze_stem=frozen)
+    data = prepare(plan.split, tuple(settings["image_size"]), device=plan.device)
+    return _Run(recipe, data, model.place(plan.device), settings, plan.device, together)
 
 
 def _require_selectable(recipe: Recipe, split: Split) -> None:
@@ -191,8 +207,9 @@ def _require_selectable(recipe: Recipe, split: Split) -> None:
 class _Run:
     """The state that Algorithm 1 carries from stage to stage."""
 
-    def __init__(self, recipe: Recipe, data: Prepared, model: Model, settings: dict, device: torch.device):
+    def __init__(self, recipe: Recipe, data: Prepared, model: Model, settings: dict, device: torch.device, team: Team):
         self.recipe, self.data, self.model, self.device = recipe, data, model, device
+        self.precision, self.team = settings.get("precision", "float32"), team
         self.folder = run_folder(run_name(settings))
         self.image_size = tuple(settings["image_size"])
         self.seed = settings["seed"]
@@ -200,7 +217,9 @@ class _Run:
         if recipe.start == "identities":  # the supervised bound: the one place where training sees a pid
             self.labels = torch.from_numpy(np.unique(data.split.train_pids, return_inverse=True)[1])
         self.table_start: Tensor | None = None  # the next stage's first table; None: zeros
-        self.record = RunRecord(settings, provenance(device), untrained={})
+        self.record = RunRecord(settings, provenance(device, self.precision), untrained={})
+        if team.size > 1:
+            self.record.provenance["processes"] = team.size
         parts = {part: getattr(data.split, part) for part in ("query", "gallery", "validation")}
         test = {part: fingerprint(tracklets) for part, tracklets in parts.items() if tracklets is not None}
         self.origin = make_origin(settings, device=device.type, **test)
@@ -229,12 +248,20 @@ class _Run:
         self.record.save()
         return self.record
 
+    def follow(self) -> RunRecord:
+        """What the other processes of a team do: train when the first does, until it tells the record."""
+        while not isinstance(news := self.team.tell(), RunRecord):
+            stage, self.labels, start = news
+            self.table_start = None if start is None else start.to(self.device)
+            self._train(stage, int(self.labels.max()) + 1, None)
+        return news
+
     def _stage(self, stage: int) -> dict:
         """Train on the labels, evaluate, merge, save."""
         labels = self.labels
         checkpoint = Checkpoint(self._stage_folder(stage), self.origin)
         entry = self._first_stage() if stage == 0 else self._learn(stage, checkpoint)
-        clock = _Clock(entry["seconds"])
+        clock = _Clock(entry["seconds"], self.device)
         entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids)), "validity": {}}
         if self.recipe.criterion is not None:
             output = self._extract(self.data.train, self.data.split.train)
@@ -267,7 +294,8 @@ class _Run:
 
     def _learn(self, stage: int, checkpoint: Checkpoint) -> dict:
         """Train on the labels and evaluate."""
-        num_clusters, clock = int(self.labels.max()) + 1, _Clock({})
+        num_clusters, clock = int(self.labels.max()) + 1, _Clock({}, self.device)
+        self.team.tell((stage, self.labels, None if self.table_start is None else self.table_start.cpu()))
         losses = self._train(stage, num_clusters, checkpoint)
         clock.lap("train", before=checkpoint.seconds)
         metrics = self._evaluate()
@@ -276,14 +304,15 @@ class _Run:
         entry = {"stage": stage, "num_clusters": num_clusters, "losses": losses, "metrics": metrics}
         return {**entry, **validation, "seconds": clock.seconds}
 
-    def _train(self, stage: int, num_clusters: int, checkpoint: Checkpoint) -> list[float]:
+    def _train(self, stage: int, num_clusters: int, checkpoint: Checkpoint | None) -> list[float]:
         rows = num_clusters if self.table_start is None else len(self.table_start)
         dim = self.recipe.embedding_dim
         table = LookupTable(rows, dim, normalize=self.recipe.normalize_table, device=self.device)
         if self.table_start is not None:
             table.weight.copy_(self.table_start)
         rates = learning_rates(self.recipe, stage, video=self.data.split.is_video)
-        with tqdm(total=len(rates), desc=f"stage {stage}, {num_clusters} clusters", unit="epoch", leave=False) as bar:
+        title = {"desc": f"stage {stage}, {num_clusters} clusters", "unit": "epoch", "leave": False}
+        with tqdm(total=len(rates), **title, disable=self.team.rank > 0) as bar:
 
             def show(epoch: int, loss: float) -> None:
                 bar.set_postfix(loss=f"{loss:.3f}")
@@ -300,6 +329,8 @@ class _Run:
                 learning_rates=rates,
                 seed=self.seed * 1000 + stage,
                 device=self.device,
+                precision=self.precision,
+                team=self.team,
                 checkpoint=checkpoint,
                 on_epoch=show,
             )
@@ -312,6 +343,7 @@ class _Run:
             image_size=self.image_size,
             device=self.device,
             frames_at_most=self.recipe.frames_at_most,
+            precision=self.precision,
         )
 
     def _evaluate(self) -> dict:
@@ -373,13 +405,15 @@ class _Run:
 
 
 class _Clock:
-    """Adds the seconds of each part of a stage to a dictionary."""
+    """Adds the seconds of each part of a stage, with all that it started on the device, to a dictionary."""
 
-    def __init__(self, seconds: dict[str, float]):
-        self.seconds = seconds
+    def __init__(self, seconds: dict[str, float], device: torch.device):
+        self.seconds, self.device = seconds, device
         self._last = time.perf_counter()
 
     def lap(self, part: str, *, before: float = 0.0) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         self.seconds[part] = round(before + now - self._last, 3)
         self._last = now

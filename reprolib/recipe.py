@@ -96,10 +96,15 @@ class Recipe:
         """The same with another linkage (BUC Table 3); the name says so."""
         return replace(self, name=f"{self.name}_{linkage}", criterion=replace(self.criterion, linkage=linkage))
 
+    @property
+    def has_own_linkage(self) -> bool:
+        """Whether clusters are linked by a function of the user's."""
+        return self.criterion is not None and callable(self.criterion.linkage)
+
     def settings(self) -> dict:
         """Every field, for a record: a linkage of your own by its name alone, so give another one another name."""
         settings = asdict(self)
-        if self.criterion is not None and callable(self.criterion.linkage):
+        if self.has_own_linkage:
             settings["criterion"]["linkage"] = self.criterion.linkage.__name__
         return settings
 

@@ -25,7 +25,7 @@ class RecordError(ValueError):
 class RunRecord:
     """One execution of a recipe. Metrics are fractions; tables print percent."""
 
-    settings: dict  # dataset, its fingerprint, identities, recipe, backbone, weights, image_size, seed
+    settings: dict  # dataset, its fingerprint, identities, recipe, backbone, weights, image_size, seed, precision
     provenance: dict  # device, versions, commit, when, wall time
     untrained: dict  # metrics of the network before any training
     stages: list[dict] = field(default_factory=list)  # stage, num_clusters, losses, metrics, quality, seconds
@@ -92,16 +92,16 @@ def run_name(settings: dict) -> str:
     return "_".join([*parts, f"seed{settings['seed']}", digest])
 
 
-def provenance(device: torch.device) -> dict:
-    """Where and with what a run is made."""
+def provenance(device: torch.device, precision: str = "float32") -> dict:
+    """Where and with what a run is made; ``precision`` is that of the network's products."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
         "device_type": device.type,
         "threads": torch.get_num_threads(),
-        "precision": "float32",
+        "precision": precision,
         "versions": versions(),
-        "commit": _commit(),
+        "commit": commit("reprolib", "benchmarks"),
         "date": datetime.now(UTC).date().isoformat(),
         "average_precision": "mAP: trapezoid, as both papers; mAP_step: step sum, as most libraries",
     }
@@ -121,16 +121,16 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def _commit() -> str:
-    """The commit of the code, "+changes" if its code has changed since, or "unknown" outside a checkout."""
+def commit(*folders: str) -> str:
+    """The checkout's commit, "+changes" if any of ``folders`` has changed since; "unknown" outside a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("+changes" if git("status", "--porcelain", "--", "reprolib", "benchmarks") else "")
+        head = git("rev-parse", "--short=12", "HEAD")
+        return head + ("+changes" if git("status", "--porcelain", "--", *folders) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

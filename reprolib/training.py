@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reprolib.images import Images, crop_and_resize, random_boxes, sample_frames, whole_boxes
+from reprolib.capture import Captured
+from reprolib.devices import autocast, computing_in
+from reprolib.epochs import epoch_batches
+from reprolib.images import Images, crop_and_resize
 from reprolib.memory import LookupTable, repelled_loss
 from reprolib.model import Model
 from reprolib.recipe import Recipe
 from reprolib.state import Checkpoint
+from reprolib.team import ALONE, Team
 
 
 def train_stage(
@@ -27,10 +31,14 @@ def train_stage(
     learning_rates: list[float],
     seed: int,
     device: torch.device,
+    precision: str = "float32",
+    team: Team = ALONE,
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> list[float]:
     """Train the model in place with the repelled loss (BUC Eq. 3), the table updated after every step.
+
+    On one CUDA device the step is captured as a graph; between the ends of two epochs nothing waits for the device.
 
     Args:
         model: trained in place.
@@ -43,27 +51,37 @@ def train_stage(
         learning_rates: the head's rate in each epoch; the backbone learns at ``recipe.backbone_rate`` of it.
         seed: order, crops, flips, frames and dropout follow from it.
         device: where the model and the table live.
-        checkpoint: where to go on from, bit for bit, and what to renew as epochs end.
+        precision: of the network's products, one of ``devices.PRECISIONS``.
+        team: the processes that share each batch; all are given the same arguments.
+        checkpoint: where to go on from, bit for bit, and what to renew as epochs end; the first process's counts.
         on_epoch: called with the epoch and its mean loss.
 
     Returns:
         Mean loss of each epoch.
 
     Raises:
-        ValueError: fewer tracklets than a batch, a loss that is not finite, or a batch that the device has no room for.
+        ValueError: fewer tracklets than a batch, a batch that the processes cannot share, labels without a row, a loss
+            that is not finite, or a batch that the device has no room for.
     """
     if len(pseudo_labels) < recipe.batch_size:
         raise ValueError(f"{len(pseudo_labels)} training samples are fewer than one batch of {recipe.batch_size}")
-    training = _Training(model, table, make_optimizer(model, recipe), torch.Generator().manual_seed(seed), device)
+    if recipe.batch_size % team.size:
+        raise ValueError(f"batch_size={recipe.batch_size} cannot be shared by {team.size} processes: start fewer")
+    table.check(pseudo_labels)
+    team.align(model)
+    optimizer, generator = make_optimizer(model, recipe), torch.Generator().manual_seed(seed)
+    training = _Training(model, table, optimizer, generator, device, recipe, tuple(image_size), precision, team)
+    alone_on_gpu = device.type == "cuda" and team.size == 1
+    advance = Captured(training.step, device) if alone_on_gpu else training.step
+    labels = pseudo_labels.to(device)
     model.train()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_in(precision, device):
         torch.manual_seed(seed)  # dropout draws from the default generator
-        losses = training.restore(checkpoint.load()) if checkpoint else []
+        losses = training.restore(team.tell(checkpoint.load() if checkpoint else {}))
         for epoch, rate in list(enumerate(learning_rates))[len(losses) :]:
-            for group, share in zip(training.optimizer.param_groups, (recipe.backbone_rate, 1.0), strict=True):
-                group["lr"] = rate * share
-            batches = epoch_batches(images, starts, recipe=recipe, generator=training.generator)
-            losses.append(training.epoch(batches, images, pseudo_labels, recipe=recipe, image_size=image_size))
+            training.set_rate(rate)
+            batches = epoch_batches(images, starts, recipe=recipe, generator=generator, device=device)
+            losses.append(float(training.epoch(batches, images, labels, advance)) / len(batches))
             if not np.isfinite(losses[-1]):
                 raise ValueError(f"the loss is {losses[-1]} in epoch {epoch}: lower learning_rate={rate}")
             if checkpoint:
@@ -74,45 +92,70 @@ def train_stage(
 
 @dataclass(frozen=True, eq=False)
 class _Training:
-    """What a stage's epochs hand on to each other."""
+    """What a stage's epochs hand on to each other, and what they have in common."""
 
     model: Model
     table: LookupTable
     optimizer: torch.optim.SGD
     generator: torch.Generator  # order, crops, flips, frames
     device: torch.device
+    recipe: Recipe
+    image_size: tuple[int, int]
+    precision: str
+    team: Team
 
-    def epoch(self, batches: list[tuple], images: Images, labels: Tensor, *, recipe: Recipe, image_size) -> float:
-        """One pass over the batches of :func:`epoch_batches`; the mean loss."""
+    def epoch(self, batches: list[tuple], images: Images, labels: Tensor, advance: Callable[..., Tensor]) -> Tensor:
+        """One pass over the batches of :func:`epoch_batches`; the sum of their losses, still on the device.
+
+        ``advance`` is :meth:`step`, or that captured.
+        """
         total = torch.zeros((), device=self.device)
-        for index, frames, boxes, flip in batches:
+        for index, *drawn in batches:
+            frames, boxes, flip = map(self.team.own, drawn)
             try:
-                batch = augmented(images, frames, boxes, flip, image_size=image_size, device=self.device)
-                total += step(self.model, self.table, self.optimizer, batch, labels[index], recipe=recipe)
+                total += advance(images.take(frames.flatten(), self.device), boxes, flip, labels[index])
             except torch.OutOfMemoryError as error:
                 traceback.clear_frames(error.__traceback__)  # they hold the tensors that there was no room for
-                fits = self._largest_batch((frames, boxes, flip), images, labels[index], recipe, image_size)
+                fits = ""
+                if self.team.size == 1:  # the others of a team cannot be asked any more
+                    fits = f": {self._largest_batch(images, frames, boxes, flip, labels[index]) or 'none'} would fit"
                 raise ValueError(
-                    f"out of memory on {self.device} with batch_size={len(index)}: {fits or 'none'} would fit; give a "
-                    "recipe of another batch_size, a smaller image_size or backbone, or a device with more memory"
+                    f"out of memory on {self.device} with batch_size={len(index)}{fits}; give a recipe of another "
+                    "batch_size, a smaller image_size or backbone, or a device with more memory"
                 ) from error
-        return float(total) / len(batches)
+        return total
 
-    def _largest_batch(self, drawn: tuple, images: Images, labels: Tensor, recipe: Recipe, image_size) -> int:
+    def step(self, pixels: Tensor, boxes: Tensor, flip: Tensor, labels: Tensor) -> Tensor:
+        """One update on frames (B * T, h, w, 3) cropped to boxes (B * T, 4), some flipped, and labels (B,); the loss.
+
+        It looks at no value and its shapes are those of its arguments, as a CUDA graph asks.
+        """
+        batch = crop_and_resize(pixels, boxes, flip, self.image_size)
+        batch = batch.unflatten(0, (len(labels) // self.team.size, -1))
+        settings = {"recipe": self.recipe, "precision": self.precision, "team": self.team}
+        return step(self.model, self.table, self.optimizer, batch, labels, **settings)
+
+    def _largest_batch(self, images: Images, frames: Tensor, boxes: Tensor, flip: Tensor, labels: Tensor) -> int:
         """Half the batch, and half of that, until there is room for a step; 0 if there is none for 2 samples."""
-        size, frames_each = len(labels), drawn[0].shape[1]
+        size, frames_each = len(labels), frames.shape[1]
         while (size := size // 2) > 1:
-            frames, boxes, flip = (
-                part[: size * n] for part, n in zip(drawn, (1, frames_each, frames_each), strict=True)
-            )
+            some = size * frames_each
             try:
                 self.optimizer.zero_grad()
-                batch = augmented(images, frames, boxes, flip, image_size=image_size, device=self.device)
-                step(self.model, self.table, self.optimizer, batch, labels[:size], recipe=recipe)
+                pixels = images.take(frames[:size].flatten(), self.device)
+                self.step(pixels, boxes[:some], flip[:some], labels[:size])
                 return size
             except torch.OutOfMemoryError as error:
                 traceback.clear_frames(error.__traceback__)
         return 0
+
+    def set_rate(self, rate: float) -> None:
+        """The head's learning rate; a captured step reads it from the device."""
+        for group, share in zip(self.optimizer.param_groups, (self.recipe.backbone_rate, 1.0), strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * share)
+            else:
+                group["lr"] = rate * share
 
     def state(self, losses: list[float]) -> dict[str, Tensor]:
         """All that the next epoch depends on, and the losses so far."""
@@ -127,9 +170,6 @@ class _Training:
         """Take up what :meth:`state` gave, if anything; the losses so far."""
         if not state:
             return []
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:  # the fused optimizer wants the parameter's own layout
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter)
         for name, tensor in self._weights().items():
             tensor.copy_(state[name])
         self.generator.set_state(state["generator"])
@@ -145,67 +185,47 @@ class _Training:
         return {**model, **momentum, "table": self.table.weight}
 
 
-def step(model: Model, table: LookupTable, optimizer, batch: Tensor, labels: Tensor, *, recipe: Recipe) -> Tensor:
-    """One optimizer update on a batch (B, T, 3, H, W) and its labels (B,), then the table's; the loss, detached."""
-    embedding = model(batch).embedding
-    loss = repelled_loss(embedding, labels, table, temperature=recipe.temperature)
+def step(
+    model: Model,
+    table: LookupTable,
+    optimizer: torch.optim.SGD,
+    batch: Tensor,
+    labels: Tensor,
+    *,
+    recipe: Recipe,
+    precision: str = "float32",
+    team: Team = ALONE,
+) -> Tensor:
+    """One optimizer update on a batch (B, T, 3, H, W) and its labels (B,), then the table's; the loss, detached.
+
+    In a team ``batch`` is this process's share, and ``labels`` are those of the whole batch.
+    """
     optimizer.zero_grad()
+    with autocast(precision, batch.device):
+        pooled = model.pool_tracklets(batch)
+    embedding = model.embed(team.gather(pooled)).embedding
+    loss = repelled_loss(embedding, labels, table, temperature=recipe.temperature)
     loss.backward()
+    team.add_gradients(optimizer.param_groups[0]["params"])  # the head's are those of the whole batch already
     optimizer.step()
     table.update(embedding.detach(), labels)
     return loss.detach()
 
 
 def make_optimizer(model: Model, recipe: Recipe) -> torch.optim.SGD:
-    """SGD over two groups, backbone and head; the rates are set every epoch."""
+    """SGD over two groups, backbone and head; the rates are set every epoch, on CUDA where the device reads them."""
     backbone = [p for part in (model.stem, model.body) for p in part.parameters() if p.requires_grad]
-    return torch.optim.SGD(
-        [{"params": backbone}, {"params": list(model.head.parameters())}],
+    head = list(model.head.parameters())
+    optimizer = torch.optim.SGD(
+        [{"params": backbone}, {"params": head}],
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=True,
         fused=True,
     )
-
-
-def epoch_batches(images: Images, starts: np.ndarray, *, recipe: Recipe, generator: torch.Generator) -> list[tuple]:
-    """One epoch drawn ahead: for each batch its tracklets (B,), frames (B, T), boxes (B * T, 4) and flips (B * T,).
-
-    The last, incomplete batch is dropped.
-    """
-    count = len(starts) - 1
-    frames = sample_frames(starts, recipe.frames_per_tracklet, generator=generator)
-    order = torch.randperm(count, generator=generator)[: count // recipe.batch_size * recipe.batch_size]
-    flat = frames[order].flatten()
-    if recipe.augmentation == "reid":
-        boxes = random_boxes(images, flat, generator=generator)
-        flip = torch.rand(len(flat), generator=generator) < 0.5
-    else:
-        boxes, flip = whole_boxes(images, flat), torch.zeros(len(flat), dtype=torch.bool)
-    per_batch = recipe.batch_size * frames.shape[1]
-    return list(
-        zip(
-            order.split(recipe.batch_size),
-            frames[order].split(recipe.batch_size),
-            boxes.split(per_batch),
-            flip.split(per_batch),
-            strict=True,
-        )
-    )
-
-
-def augmented(images: Images, frames: Tensor, boxes: Tensor, flip: Tensor, *, image_size, device) -> Tensor:
-    """The frames (B, T) of a batch, cropped and normalized: (B, T, 3, H, W) on ``device``."""
-    pixels = images.pixels[frames.flatten().to(images.pixels.device)].to(device)
-    out = crop_and_resize(pixels, boxes.to(device), flip.to(device), image_size)
-    return out.unflatten(0, tuple(frames.shape))
-
-
-def learning_rates(recipe: Recipe, stage: int, *, video: bool) -> list[float]:
-    """The head's rate in each epoch of a stage: 0.1, a tenth after ``learning_rate_drop`` epochs; later stages 0.01."""
-    if stage > 0:
-        epochs = recipe.later_stage_epochs_video if video else recipe.later_stage_epochs
-        return [recipe.later_learning_rate] * epochs
-    drop = recipe.learning_rate_drop
-    return [recipe.learning_rate * (1.0 if e < drop else 0.1) for e in range(recipe.first_stage_epochs)]
+    for group in optimizer.param_groups if head[0].is_cuda else []:
+        group["lr"] = torch.full((), recipe.learning_rate, device=head[0].device)
+    for parameter in backbone + head:  # zeros are what a first step makes of none
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

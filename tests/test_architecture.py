@@ -8,14 +8,16 @@ import pytest
 from reprolib import paths
 
 LAYERS = [  # a module imports from rows above its own, never from its own
-    {"paths", "recipe", "files", "devices", "colors"},
+    {"paths", "recipe", "files", "devices", "colors", "pages", "capture", "team"},
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state", "timings"},
+    {"epochs"},
     {"extraction", "merging", "pretraining", "training"},
     {"pipeline", "claims"},
     {"jobs"},
     {"audit", "results", "figures", "maps", "cluster"},
     {"batch"},
+    {"report"},
     {"cli"},
 ]
 OUTSIDE = {"__init__", "__main__"}

@@ -16,7 +16,7 @@ def call(*arguments):
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "TERM": "dumb"})
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["reproduce"], ["check-data"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["reproduce"], ["report"], ["check-data"]])
 def test_help_says_what_each_command_is_for(command):
     result = call(*command, "--help")
     assert result.exit_code == 0
@@ -103,6 +103,13 @@ def test_the_runs_that_notebooks_ask_for_are_found_without_training(shelf):
     found = batch.wanted(batch.select(["03", "04"]), values, results=shelf / "results")
     assert [job.title for job in found] == [f"{r}, seed {s}" for r in ("buc", "dbc", "oim") for s in (0, 1)]
     assert not (shelf / "results" / "state").exists()
+
+
+def test_a_report_of_an_unknown_source_is_one_clear_line():
+    result = call("report", "--source", "both")
+    assert result.exit_code == 1
+    assert result.output.startswith("error: source='both' is not one of")
+    assert "Traceback" not in result.output
 
 
 @pytest.fixture

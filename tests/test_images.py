@@ -1,7 +1,9 @@
 """Decoding, the cache, and cropping in batch, held against PIL."""
 
 import errno
+import math
 import os
+import random
 
 import numpy as np
 import pytest
@@ -67,6 +69,47 @@ def test_random_boxes_have_the_released_areas_and_ratios_and_lie_inside():
     assert 2.9 < ratio.max() <= 3.1
 
 
+def released_crop(height, width, draw):
+    """The released programs' crop, literally: ten tries, then the frame whole."""
+    for _ in range(10):
+        area, ratio = draw.uniform(0.64, 1) * height * width, draw.uniform(2, 3)
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if w <= width and h <= height:
+            return draw.randint(0, height - h), draw.randint(0, width - w), h, w
+    return 0, 0, height, width
+
+
+@pytest.mark.parametrize("size", [(128, 64), (300, 100), (90, 60)])
+def test_random_boxes_are_distributed_as_the_released_programs_crops(size):
+    count, draw = 6000, random.Random(0)
+    images = Images(torch.zeros(1, *size, 3, dtype=torch.uint8), torch.tensor([size]).float())
+    index = torch.zeros(count, dtype=torch.long)
+    ours = random_boxes(images, index, generator=torch.Generator().manual_seed(0))
+    theirs = torch.tensor([released_crop(*size, draw) for _ in range(count)], dtype=torch.float32)
+    for of_ours, of_theirs in zip(ours.T, theirs.T, strict=True):
+        spread = of_theirs.std()
+        assert abs(of_ours.mean() - of_theirs.mean()) < 0.08 * spread  # the means' own is 0.018 of it
+        assert abs(of_ours.std() - spread) < 0.08 * spread
+        quantiles = torch.tensor([0.1, 0.5, 0.9])
+        assert (of_ours.quantile(quantiles) - of_theirs.quantile(quantiles)).abs().max() < 0.12 * spread + 1
+
+
+def test_frames_stay_on_the_host_where_they_would_fill_the_device(monkeypatch):
+    images = Images(torch.zeros(10, 8, 8, 3, dtype=torch.uint8), torch.full((10, 2), 8.0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.pixels.nbytes - 1, 2**40))
+    assert images.to(torch.device("cuda")) is images
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_streamed_frames_are_those_that_lie_on_the_device():
+    device, index = torch.device("cuda"), torch.tensor([3, 0, 3, 9])
+    images = Images(torch.from_numpy(noise(10, 16, 8, 3)), torch.full((10, 2), 8.0))
+    resident = images.to(device)
+    assert resident.pixels.is_cuda
+    assert torch.equal(images.take(index, device), resident.take(index.to(device), device))
+
+
 def test_a_wide_frame_that_fits_no_crop_is_kept_whole():
     images = Images(torch.zeros(1, 20, 40, 3, dtype=torch.uint8), torch.tensor([[20.0, 40.0]]))
     boxes = random_boxes(images, torch.zeros(5, dtype=torch.long), generator=torch.Generator().manual_seed(0))
@@ -127,6 +170,25 @@ def test_a_cache_of_another_length_is_refused(tmp_path):
     load_images(files, (128, 64), cache=cache)
     with pytest.raises(ImageError, match="delete it"):
         load_images(files[:2], (128, 64), cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda cache: cache.write_bytes(cache.read_bytes()[:-5]), "mmap length"),
+        (lambda cache: cache.write_bytes(b"not an array"), "delete it"),
+        (lambda cache: np.save(cache, noise(3, 300, 32, 3)), r"shape \(3, 300, 32, 3\), not images of at most 128x64"),
+        (lambda cache: np.save(cache, noise(3, 64, 32)), "not images"),
+        (lambda cache: np.save(cache, noise(3, 64, 32, 3).astype(np.float32)), "holds float32"),
+    ],
+    ids=["cut off", "no array", "too large", "gray", "float"],
+)
+def test_a_cache_is_checked_when_it_is_opened(tmp_path, damage, message):
+    files, cache = write_images(tmp_path, [(64, 32)] * 3), tmp_path / "train.npy"
+    load_images(files, (128, 64), cache=cache)
+    damage(cache)
+    with pytest.raises(ImageError, match=rf"train.npy: .*{message}"):
+        load_images(files, (128, 64), cache=cache)
 
 
 def test_frames_are_sampled_in_order_and_repeat_only_where_a_tracklet_is_short():

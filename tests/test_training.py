@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from reprolib import BUC, BUC_RELEASED, LookupTable
+from reprolib.epochs import epoch_batches, learning_rates
 from reprolib.extraction import extract
 from reprolib.images import crop_and_resize, load_images, whole_boxes
 from reprolib.model import Model
-from reprolib.training import epoch_batches, learning_rates, train_stage
+from reprolib.training import train_stage
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""One style, one palette, one function an exhibit; each draws, saves under ``results/figures`` and returns None."""
+"""One style, one palette, one function an exhibit; each saves under ``results/figures``, returns None."""
 
 from reprolib.figures.curves import (
     bars,
@@ -10,6 +10,7 @@ from reprolib.figures.curves import (
     stages_and_clusters,
     weight_curve,
 )
+from reprolib.figures.interactive import tsne_stages
 from reprolib.figures.people import clusters, contact_sheet, first_frames, people, tracklets
 from reprolib.figures.points import plane, sphere, tsne
 from reprolib.figures.style import use_style
@@ -30,6 +31,7 @@ __all__ = [
     "stages_and_clusters",
     "tracklets",
     "tsne",
+    "tsne_stages",
     "use_style",
     "weight_curve",
 ]

@@ -1,0 +1,215 @@
+"""Training and extraction three ways: ours, the bare network (the roof), and a loop as the papers' programs have it."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from benchmarks.measure import in_turns
+from reprolib.capture import WARM_UP, Captured
+from reprolib.devices import autocast, computing_in
+from reprolib.epochs import learning_rates
+from reprolib.extraction import extract
+from reprolib.images import IMAGENET_MEAN, IMAGENET_STD, Images
+from reprolib.memory import LookupTable, repelled_loss
+from reprolib.model import Model, load_backbone
+from reprolib.recipe import BUC
+from reprolib.training import train_stage
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is trained on what."""
+
+    backbone: str = "resnet50"
+    image_size: tuple[int, int] = (256, 128)  # that the network sees
+    source: tuple[int, int] = (128, 64)  # of the images on disk and in the cache: Market-1501's
+    train: int = 12_936
+    query: int = 3368
+    gallery: int = 15_913
+    batches: tuple[int, ...] = (16, 64, 256)
+    repetitions: int = 3
+    plain_batches: int = 40  # measured of the plain loop
+    files: int = 1024  # JPEG files that it reads
+    workers: int = 8  # processes that decode for it
+
+
+QUICK = Sizes("resnet18", (32, 16), (32, 16), 48, 16, 32, (4, 16), repetitions=2, plain_batches=2, files=16, workers=1)
+
+
+def resident(sizes: Sizes, count: int, device: torch.device) -> Images:
+    """Noise of Market-1501's shape on the device: what the pixels say does not change how long they take."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (count, *sizes.source, 3), dtype=torch.uint8, generator=generator)
+    return Images(pixels, torch.tensor(sizes.source, dtype=torch.float32).expand(count, 2)).to(device)
+
+
+def train_ours(sizes: Sizes, batch: int, precision: str, device: torch.device) -> tuple[list[float], float]:
+    """Seconds of a batch in each epoch of a stage but the first, and how much longer that takes: the capture."""
+    recipe = replace(BUC, batch_size=batch)
+    images, model = resident(sizes, sizes.train, device), _model(sizes).place(device)
+    table = LookupTable(sizes.train, recipe.embedding_dim, device=device)
+    ends = [time.perf_counter()]
+    train_stage(
+        model,
+        images,
+        np.arange(sizes.train + 1),
+        torch.arange(sizes.train),
+        table,
+        recipe=recipe,
+        image_size=sizes.image_size,
+        learning_rates=[1e-3] * (1 + sizes.repetitions),
+        seed=0,
+        device=device,
+        precision=precision,
+        on_epoch=lambda epoch, loss: ends.append(time.perf_counter()),  # the loss has come: the device is done
+    )
+    first, *epochs = np.diff(ends).tolist()
+    return [epoch / (sizes.train // batch) for epoch in epochs], max(0.0, first - float(np.median(epochs)))
+
+
+def extract_ours(sizes: Sizes, batch: int, precision: str, device: torch.device) -> list[float]:
+    """Seconds of a batch when the training set's features are extracted."""
+    images, model = resident(sizes, sizes.train, device), _model(sizes).place(device)
+    settings = {"image_size": sizes.image_size, "device": device, "precision": precision, "batch_size": batch}
+    call = partial(extract, model, images, np.arange(sizes.train + 1), **settings)
+    call()
+    return [taken * batch / sizes.train for taken in _times(call, sizes.repetitions, device)]
+
+
+def roof(sizes: Sizes, batch: int, precision: str, device: torch.device, *, training: bool) -> list[float]:
+    """Seconds of the bare backbone forward, and backward in training: captured, on one batch that stays in place."""
+    _, stem, body, _ = load_backbone(sizes.backbone, "none")
+    network = nn.Sequential(stem, body).train(training).to(device, memory_format=torch.channels_last)
+    x = torch.rand(batch, 3, *sizes.image_size, device=device).contiguous(memory_format=torch.channels_last)
+
+    def step(x: Tensor) -> Tensor:
+        network.zero_grad()
+        with autocast(precision, device), torch.set_grad_enabled(training):
+            mean = network(x).mean(dtype=torch.float32)
+        if training:
+            mean.backward()
+        return mean.detach()
+
+    call = Captured(step, device) if device.type == "cuda" else step
+    with computing_in(precision, device):
+        for _ in range(WARM_UP + 2):
+            call(x)
+        return _times(partial(call, x), 4 * sizes.repetitions, device)
+
+
+def train_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path) -> list[float]:
+    """Seconds of a batch: JPEG files decoded by workers at every turn, float32, eager, the table sample by sample."""
+    model = _model(sizes).to(device).train()
+    table = torch.zeros(sizes.train, BUC.embedding_dim, device=device)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, BUC.momentum, weight_decay=BUC.weight_decay, nesterov=True)
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        embedding = model(images.to(device)[:, None]).embedding
+        loss = repelled_loss(embedding, labels, table, temperature=BUC.temperature)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for v, y in zip(embedding.detach(), labels.tolist(), strict=True):
+            table[y] = (table[y] + v) / 2
+        loss.item()
+
+    return _plain_times(sizes, batch, device, folder, step, augment=True)
+
+
+def extract_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path) -> list[float]:
+    """Seconds of a batch: the same files and workers, float32, eager, features to the host batch by batch."""
+    model = _model(sizes).to(device).eval()
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        with torch.no_grad():
+            model(images.to(device)[:, None]).feature.cpu()
+
+    return _plain_times(sizes, batch, device, folder, step, augment=False)
+
+
+def epochs_of_a_run(sizes: Sizes) -> tuple[int, int]:
+    """Epochs of BUC's whole schedule, and its stages."""
+    stages = BUC.num_stages(sizes.train)
+    return sum(len(learning_rates(BUC, stage, video=False)) for stage in range(stages)), stages
+
+
+def write_jpegs(sizes: Sizes, folder: Path) -> None:
+    """Smooth noise as files of about the size of Market-1501's."""
+    rng = np.random.default_rng(0)
+    height, width = sizes.source
+    for k in range(sizes.files):
+        coarse = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(folder / f"{k}.jpg", quality=90)
+
+
+class _Files(Dataset):
+    """JPEG files as the released programs read them: decoded, cropped, resized and flipped by PIL, one by one."""
+
+    def __init__(self, folder: Path, image_size: tuple[int, int], augment: bool):
+        self.files, self.image_size, self.augment = sorted(folder.glob("*.jpg")), image_size, augment
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.files[index]) as file:
+            image = file.convert("RGB")
+        if self.augment:
+            image = image.crop(self._box(*image.size))
+        image = image.resize(self.image_size[::-1], Image.Resampling.BILINEAR)
+        if self.augment and torch.rand(()) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+        return (pixels - mean) / std, index
+
+    def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom: 0.64 to 1 of the area, 2 to 3 times as high as wide."""
+        for _ in range(10):
+            u = torch.rand(4).tolist()
+            area, ratio = (0.64 + 0.36 * u[0]) * width * height, 2 + u[1]
+            h, w = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+            if h <= height and w <= width:
+                left, top = int(u[2] * (width - w + 1)), int(u[3] * (height - h + 1))
+                return left, top, left + w, top + h
+        return 0, 0, width, height
+
+
+def _plain_times(
+    sizes: Sizes, batch: int, device: torch.device, folder: Path, step: Callable, *, augment
+) -> list[float]:
+    files = _Files(folder, sizes.image_size, augment)
+    warm_up = max(1, sizes.plain_batches // 4)
+    sampler = RandomSampler(files, replacement=True, num_samples=batch * (warm_up + sizes.plain_batches))
+    loader = DataLoader(
+        files, batch, sampler=sampler, num_workers=sizes.workers, pin_memory=device.type == "cuda", drop_last=True
+    )
+    with computing_in("float32", device):
+        ends = list(_ends(loader, step, device))
+    return np.diff(ends[warm_up - 1 :]).tolist()
+
+
+def _ends(loader: DataLoader, step: Callable, device: torch.device) -> Iterator[float]:
+    for images, labels in loader:
+        step(images, labels)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        yield time.perf_counter()
+
+
+def _model(sizes: Sizes) -> Model:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return Model(BUC, backbone=sizes.backbone, weights="none")
+
+
+def _times(call: Callable, repetitions: int, device: torch.device) -> list[float]:
+    return in_turns({"": call}, repetitions, device.type)[""]

@@ -1,0 +1,119 @@
+"""``python -m benchmarks.session``: all that is to be measured on a GPU, the smallest first, in the time there is.
+
+Each piece is a process of its own with its output in ``<output>/logs``; one that fails or runs out of time stops no
+other. The same command goes on: pieces that are done are passed over, and runs go on after their last epoch saved.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reprolib import paths
+from reprolib.recipe import BUC, BUC_UNREGULARIZED, DBC, DBC_UNREGULARIZED, OIM, RECIPES, Recipe
+from reprolib.record import write_json
+
+LAST_START = 10  # seconds that must be left for a piece to begin
+METHODS = (OIM, BUC, BUC_UNREGULARIZED, DBC, DBC_UNREGULARIZED)
+BUC_WEIGHTS, DBC_WEIGHTS = (0.001, 0.005, 0.01), (0.05, 0.5)  # beside the papers' own, of BUC Fig. 3a and DBC Fig. 4
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def pieces(output: Path, weights: Path | None, *, quick: bool = False) -> dict[str, list]:
+    """By name, in order: a module's command line, or a recipe with its dataset, seed and settings."""
+    size = ["--quick"] if quick else []
+    device = [] if quick else ["--device", "cuda"]
+    found = {
+        "bench-gpu": ["-m", "benchmarks.gpu", *size, "--output", str(output / "bench" / "training")],
+        "bench": ["-m", "benchmarks", *device, *size, "--output", str(output / "bench")],
+    }
+    found |= {recipe.name: [recipe, "cifar10", 0, {}] for recipe in RECIPES.values() if "cifar10" in recipe.name}
+    network = {} if weights is None else {"backbone": "mobilenet_v2", "weights": str(weights)}
+
+    def market(*recipes: Recipe, seed: int = 0) -> dict[str, list]:
+        return {f"market1501 {recipe.name} seed {seed}": [recipe, "market1501", seed, network] for recipe in recipes}
+
+    def time_of_resnet50(precision: str) -> dict[str, list]:
+        settings = {"backbone": "resnet50", "weights": "none", "precision": precision}
+        return {f"market1501 resnet50 {precision}": [BUC, "market1501", 0, settings]}
+
+    found |= market(*METHODS) | time_of_resnet50("bf16")
+    found |= market(*(BUC_UNREGULARIZED.with_linkage(linkage) for linkage in ("maximum", "centroid")))
+    found |= market(*(BUC.with_weight(w) for w in BUC_WEIGHTS), *(DBC.with_weight(w) for w in DBC_WEIGHTS))
+    return found | market(*METHODS, seed=1) | market(*METHODS, seed=2) | time_of_resnet50("tf32")
+
+
+@app.command()
+def main(
+    output: Annotated[Path, typer.Option(help="Folder of records, tables and logs.")],
+    minutes: Annotated[float, typer.Option(help="Time for all of it.")] = 28,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="mobilenet_v2 for Market-1501 [else ResNet-50, imagenet].")
+    ] = None,
+    begins: Annotated[str, typer.Option(help="Only pieces whose names begin so.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Everything tiny and on the embedded people.")] = False,
+    only: Annotated[str, typer.Option(hidden=True, help="Run this piece here.")] = "",
+) -> None:
+    """Measure what is not done yet; a table of the pieces is printed and kept in <output>/session.json."""
+    end, output = time.monotonic() + 60 * minutes, output.resolve()
+    todo = pieces(output, weights, quick=quick)
+    if only:
+        train(*todo[only], data_root=data_root, quick=quick)
+        return
+    (output / "logs").mkdir(parents=True, exist_ok=True)
+    again = [sys.executable, "-m", "benchmarks.session", "--output", str(output), *(["--quick"] if quick else [])]
+    for option, path in (("--data-root", data_root), ("--weights", weights)):
+        again += [] if path is None else [option, str(path.resolve())]
+    outcomes = {}
+    for name, piece in todo.items():
+        if name.startswith(begins):
+            command = [sys.executable, *piece] if piece[0] == "-m" else [*again, "--only", name]
+            outcomes[name] = attempt(name, command, output, left=end - time.monotonic())
+            write_json(output / "session.json", outcomes)
+            typer.echo(f"{name:<50} {outcomes[name]}")
+
+
+def attempt(name: str, command: list[str], output: Path, *, left: float) -> str:
+    """Run a command unless it was done; what became of it, in words."""
+    log = output / "logs" / f"{name.replace(' ', '_')}.log"
+    done = log.with_suffix(".done")
+    if done.exists():
+        return done.read_text()
+    if left < LAST_START:
+        return "no time left"
+    environment = os.environ | {"REPROLIB_RESULTS": str(output)}
+    begun = time.monotonic()
+    with log.open("a") as text:
+        try:
+            where = {"cwd": paths.ROOT, "env": environment, "stdout": text, "stderr": subprocess.STDOUT}
+            code = subprocess.run(command, **where, timeout=left).returncode
+        except subprocess.TimeoutExpired:
+            return f"cut off after {left:.0f} s"
+    taken = f"{time.monotonic() - begun:.0f} s"
+    if code:
+        return f"failed after {taken}: {log.name}"
+    done.write_text(f"done in {taken}")
+    return done.read_text()
+
+
+def train(recipe: Recipe, dataset: str, seed: int, settings: dict, *, data_root: Path | None, quick: bool) -> None:
+    """One run, whose record says the rest."""
+    from reprolib import run
+
+    if quick:
+        recipe = replace(recipe, first_stage_epochs=1, later_stage_epochs=1, merge_percent=0.4)
+        dataset, settings = "synthetic", {"backbone": "resnet18", "weights": "none", "identities": 2}
+    record = run(recipe, dataset, seed=seed, data_root=data_root, **settings)
+    rates = f"rank-1 {record.best['rank-1']:.1%}, mAP {record.best['mAP']:.1%}"
+    typer.echo(f"{record.name}: {record.provenance['seconds']} s, {rates}")
+
+
+if __name__ == "__main__":
+    app()

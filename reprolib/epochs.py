@@ -1,0 +1,48 @@
+"""What a stage's epochs are made of: their batches, drawn ahead, and their learning rates."""
+
+import numpy as np
+import torch
+
+from reprolib.images import Images, random_boxes, sample_frames, whole_boxes
+from reprolib.recipe import Recipe
+
+
+def epoch_batches(
+    images: Images,
+    starts: np.ndarray,
+    *,
+    recipe: Recipe,
+    generator: torch.Generator,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
+) -> list[tuple]:
+    """One epoch drawn ahead: for each batch its tracklets (B,), frames (B, T), boxes (B * T, 4) and flips (B * T,).
+
+    The last, incomplete batch is dropped. All is drawn on the host and moved to ``device`` at once; the frames' indices
+    go where the frames are.
+    """
+    count = len(starts) - 1
+    frames = sample_frames(starts, recipe.frames_per_tracklet, generator=generator)
+    order = torch.randperm(count, generator=generator)[: count // recipe.batch_size * recipe.batch_size]
+    flat = frames[order].flatten()
+    if recipe.augmentation == "reid":
+        boxes = random_boxes(images, flat, generator=generator)
+        flip = torch.rand(len(flat), generator=generator) < 0.5
+    else:
+        boxes, flip = whole_boxes(images, flat), torch.zeros(len(flat), dtype=torch.bool)
+    per_batch = recipe.batch_size * frames.shape[1]
+    parts = (
+        order.to(device).split(recipe.batch_size),
+        frames[order].to(images.pixels.device).split(recipe.batch_size),
+        boxes.to(device).split(per_batch),
+        flip.to(device).split(per_batch),
+    )
+    return list(zip(*parts, strict=True))
+
+
+def learning_rates(recipe: Recipe, stage: int, *, video: bool) -> list[float]:
+    """The head's rate in each epoch of a stage: 0.1, a tenth after ``learning_rate_drop`` epochs; later stages 0.01."""
+    if stage > 0:
+        epochs = recipe.later_stage_epochs_video if video else recipe.later_stage_epochs
+        return [recipe.later_learning_rate] * epochs
+    drop = recipe.learning_rate_drop
+    return [recipe.learning_rate * (1.0 if e < drop else 0.1) for e in range(recipe.first_stage_epochs)]

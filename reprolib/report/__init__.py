@@ -1,0 +1,110 @@
+"""One page that sums all of it up: the scorecard, every notebook as a page, every figure; it needs no network."""
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reprolib import figures, maps, paths, results
+from reprolib.batch import REPRODUCED
+from reprolib.claims import conclusions
+from reprolib.datasets import load_dataset
+from reprolib.files import replacing
+from reprolib.pages import page
+from reprolib.recipe import BUC, DBC
+from reprolib.record import commit
+from reprolib.report.notebooks import NotebookPage, ReportError, read
+
+__all__ = ["ReportError", "build"]
+
+MAPS = {"09_tsne": BUC, "16_tsne": DBC}  # what the notebooks 09 and 16 draw from the stored maps
+
+
+def build(source: str = "stored", *, reproduced: Path = REPRODUCED, target: Path = paths.REPORT) -> Path:
+    """Write the report; its first page.
+
+    Args:
+        source: "stored", of the notebooks and verdicts that the repository comes with, or "run", of those that
+            ``reprolib reproduce`` left in ``reproduced``.
+        reproduced: where that is.
+        target: the report's folder. An older report there is replaced when the new one is whole.
+
+    Raises:
+        ReportError: nothing to report, a notebook that cannot be read, a verdict that no notebook shows, or a target
+            that is something else; the message gives the remedy.
+    """
+    if source not in ("stored", "run"):
+        raise ReportError(f'source={source!r} is not one of "stored", "run"')
+    stored = source == "stored"
+    folder = paths.NOTEBOOKS if stored else reproduced / "executed"
+    notebooks = [read(file) for file in sorted(folder.glob("*.ipynb"))]
+    if not notebooks:
+        raise ReportError(f"{folder}: no notebook there; run them first: reprolib reproduce")
+    cards = _cards(notebooks, paths.STORED_VERDICTS if stored else reproduced / "verdicts")
+    _require_own(target)
+    with replacing(target) as partial:
+        partial.mkdir()
+        if stored:
+            _draw_stored_maps(partial)
+        else:
+            for file in (reproduced / "figures").glob("*.html"):
+                shutil.copy(file, partial)
+        _write(partial, notebooks, cards, origin=_origin(stored))
+        shutil.rmtree(target, ignore_errors=True)
+    return target / "index.html"
+
+
+def _cards(notebooks: list[NotebookPage], folder: Path) -> list[dict]:
+    """Every verdict, with the page and the cell that shows it."""
+    shown = {line: f"{n.name}.html#{cell}" for n in notebooks for line, cell in n.verdicts.items()}
+    cards = conclusions(folder)
+    for card in cards:
+        line = f"{card['verdict'].upper()}: {card['claim']}"
+        if line not in shown:
+            raise ReportError(f"{folder}: no notebook shows {line!r} ({card['exhibit']}); run its notebook again")
+        card["link"] = shown[line]
+    return cards
+
+
+def _require_own(target: Path) -> None:
+    index = target / "index.html"
+    own = index.is_file() and '<meta name="generator" content="reprolib">' in index.read_text(encoding="utf-8")
+    if target.exists() and not own:
+        raise ReportError(f"{target}: something that is not a whole report is there; move it away, then run this again")
+
+
+def _draw_stored_maps(folder: Path) -> None:
+    split = load_dataset("synthetic")
+    for name, recipe in MAPS.items():
+        (record,) = results.load_or_run([recipe], dataset="synthetic")
+        points = maps.feature_map(record, recipe, split)
+        figures.tsne_stages(record, points.xy, split, results.pseudo_labels(record), name, folder=folder)
+
+
+def _origin(stored: bool) -> str:
+    state = commit("reprolib", "notebooks", "results", "data")
+    made_of = (
+        "the stored notebooks and records" if stored else "notebooks executed on this machine by reprolib reproduce"
+    )
+    return (
+        f"Made by reprolib {version('reprolib')} at commit {state}, of {made_of}; "
+        "each notebook ends in the provenance of its numbers."
+    )
+
+
+def _write(folder: Path, notebooks: list[NotebookPage], cards: list[dict], *, origin: str) -> None:
+    """Every page and figure."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    interactive = {n.name: sorted(f.name for f in folder.glob(f"{n.name[:2]}_*.html")) for n in notebooks}
+    for before, notebook, after in zip([None, *notebooks], notebooks, [*notebooks[1:], None], strict=False):
+        for name, content in notebook.figures.items():
+            (folder / name).write_bytes(content)
+        context = {"notebook": notebook, "before": before, "after": after, "maps": interactive[notebook.name]}
+        body = templates.get_template("notebook.html.j2").render(origin=origin, **context)
+        (folder / f"{notebook.name}.html").write_text(page(notebook.title, body), encoding="utf-8")
+    body = templates.get_template("index.html.j2").render(
+        notebooks=notebooks, cards=cards, maps=interactive, origin=origin
+    )
+    (folder / "index.html").write_text(page("reprolib: BUC and DBC, reproduced", body), encoding="utf-8")

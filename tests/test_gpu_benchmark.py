@@ -1,0 +1,73 @@
+"""The GPU benchmark and the session at sizes for a CPU."""
+
+import json
+import subprocess
+import sys
+
+from benchmarks import gpu, loops, session
+from reprolib import paths
+from reprolib.timings import load_benchmark
+
+
+def test_one_command_measures_training_and_extraction_beside_the_roof_and_a_plain_loop(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--device", "cpu", "--output", str(tmp_path)]
+    printed = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+    (file,) = tmp_path.glob("*.json")
+    benchmark = load_benchmark(file)
+    measured = {(r["piece"], r["batch"]): r for r in benchmark.rows if "seconds" in r}
+    assert measured.keys() == {(piece, b) for piece in ("training", "extraction") for b in loops.QUICK.batches}
+    for row in measured.values():
+        assert row["seconds"].keys() == {"ours", "roof", "plain loop"}
+        assert all(s > 0 for times in row["times"].values() for s in times)
+    assert [r["piece"] for r in benchmark.rows if "run" in r] == [
+        f"run: {part}" for part in ("train", "extract", "merge", "evaluate")
+    ]
+    assert "of the roof" in printed
+    assert "together" in printed
+    assert {"device", "versions", "commit", "date", "cores"} <= benchmark.provenance.keys()
+
+
+def test_the_whole_run_is_that_of_the_papers():
+    assert loops.epochs_of_a_run(loops.Sizes()) == (20 + 19 * 2, 20)
+
+
+def test_a_whole_run_is_added_up_from_its_parts():
+    rows = [
+        {"piece": f"run: {part}", "precision": "bf16", "stage": {"ours": 1.0}, "run": {"ours": 10.0}}
+        for part in ("train", "merge")
+    ]
+    table = gpu.parts(rows).set_index("of")
+    assert table["together"].to_dict() == {"a stage": 2.0, "a run": 20.0}
+
+
+def test_a_piece_that_fails_or_is_slow_stops_no_other_and_one_that_is_done_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "LAST_START", 1)
+    (tmp_path / "logs").mkdir()
+
+    def attempt(code, left=60.0):
+        return session.attempt("a piece", [sys.executable, "-c", code], tmp_path, left=left)
+
+    assert attempt("raise SystemExit('no')").startswith("failed after")
+    assert (tmp_path / "logs" / "a_piece.log").read_text() == "no\n"
+    assert attempt("import time; time.sleep(60)", left=2) == "cut off after 2 s"
+    assert attempt("", left=0.5) == "no time left"
+    assert attempt("import os; print(os.environ['REPROLIB_RESULTS'])").startswith("done in")
+    assert str(tmp_path) in (tmp_path / "logs" / "a_piece.log").read_text()
+    assert attempt("raise SystemExit(1)", left=0).startswith("done in")
+
+
+def test_the_session_measures_every_method_with_three_seeds_after_the_benchmarks(tmp_path):
+    names = list(session.pieces(tmp_path, None))
+    assert names[:2] == ["bench-gpu", "bench"]
+    for recipe in ("oim", "buc", "buc_unregularized", "dbc", "dbc_unregularized"):
+        assert {f"market1501 {recipe} seed {seed}" for seed in (0, 1, 2)} <= set(names)
+
+
+def test_the_session_trains_a_recipe_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.session", "--quick", "--output", str(tmp_path)]
+    command += ["--begins", "market1501 buc seed 0"]
+    subprocess.run(command, cwd=paths.ROOT, capture_output=True, check=True)
+    outcomes = json.loads((tmp_path / "session.json").read_text())
+    log = (tmp_path / "logs" / "market1501_buc_seed_0.log").read_text()
+    assert outcomes["market1501 buc seed 0"].startswith("done in"), log
+    assert len(list((tmp_path / "runs").glob("synthetic-2ids_buc_resnet18*.json"))) == 1

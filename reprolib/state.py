@@ -33,7 +33,7 @@ AFTER_FIRST_STAGE = {
     "selection",
 }
 # No run executes these.
-BESIDE_A_RUN = {"audit", "claims", "jobs", "cluster", "results", "figures", "maps", "timings", "batch", "cli"}
+BESIDE_A_RUN = {"audit", "claims", "jobs", "cluster", "results", "report", "figures", "maps", "timings", "batch", "cli"}
 
 
 class StateError(ValueError):

@@ -393,7 +393,8 @@ class _Run:
 
     def _resume(self) -> None:
         """Take up after the last whole stage, if an earlier process left one."""
-        while content := load_content(self._stage_folder(len(self.record.stages)), self.origin):
+        while content := load_content(folder := self._stage_folder(len(self.record.stages)), self.origin):
+            Checkpoint(folder, self.origin).forget()  # that process may have ended before it could
             self.record.untrained = content["untrained"]
             self.record.stages.append(content["entry"])
         if self.record.stages:

@@ -12,8 +12,8 @@ from statistics import mean, stdev
 import numpy as np
 import pandas as pd
 
+from reprolib.assessment import select_stage
 from reprolib.claims import by_seed, columns
-from reprolib.pipeline import select_stage
 from reprolib.recipe import DBC, DBC_RELEASED, Recipe
 from reprolib.record import RunRecord
 

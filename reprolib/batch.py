@@ -73,7 +73,7 @@ def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = 
     Raises:
         ValueError: a parameter that none of the notebooks has.
     """
-    _require_known(values, notebooks)
+    _require_known(values)
     return _execute_all(notebooks, values, results=results)
 
 
@@ -83,15 +83,15 @@ def wanted(notebooks: list[Path], values: dict[str, str], *, results: Path = REP
     Raises:
         ValueError: a parameter that none of the notebooks has.
     """
-    _require_known(values, notebooks)
+    _require_known(values)
     asking = [n for n in notebooks if "load_or_run(" in n.read_text(encoding="utf-8")]
     with TemporaryDirectory() as folder:
         _execute_all(asking, values, results=results, environment={NOTE_IN: folder})
         return noted(Path(folder))
 
 
-def _require_known(values: dict[str, str], notebooks: list[Path]) -> None:
-    known = set().union(*(parameters(n) for n in notebooks))
+def _require_known(values: dict[str, str]) -> None:
+    known = set().union(*map(parameters, select([])))
     if values.keys() - known:
         raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; there are {', '.join(sorted(known))}")
 

@@ -50,6 +50,7 @@ def run(
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a local .pth or .safetensors file.")] = None,
     image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH [256x128; synthetic 64x32].")] = None,
     identities: Annotated[int | None, typer.Option(help="Train on so many identities, drawn at random.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Train on so many images, or tracklets, drawn at random.")] = None,
     seeds: Annotated[
         str, typer.Option("--seed", "--seeds", help="One or more: initial weights, order, crops, dropout, identities.")
     ] = "0",
@@ -82,6 +83,7 @@ def run(
         "weights": weights,
         "image_size": _size(image_size),
         "identities": identities,
+        "samples": samples,
         "data_root": data_root,
     }
     asked = [jobs.Job(RECIPES[name], dataset, int(number), settings) for name in names for number in numbers]
@@ -105,7 +107,11 @@ def run(
 def reproduce(
     notebooks: Annotated[list[str] | None, typer.Argument(help="Beginnings of names, such as 04; none: all.")] = None,
     source: Annotated[str, typer.Option(help="run: train; stored: read the repository's records.")] = "run",
-    dataset: Annotated[str, typer.Option(help="The dataset of every exhibit.")] = "synthetic",
+    dataset: Annotated[str, typer.Option(help="The dataset of every exhibit on images.")] = "synthetic",
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
+    backbone: Annotated[str | None, typer.Option(help="As for run, on images.")] = None,
+    weights: Annotated[str | None, typer.Option(help="As for run, on images.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="As for run, on images.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each recipe, with seeds 0, 1, ...")] = 1,
     identities: Annotated[
         int | None,
@@ -125,10 +131,18 @@ def reproduce(
 
     _require_engine(engine, address)
     try:
-        values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
         if identities is None and source == "run" and dataset == "synthetic":
             identities = EMBEDDED_IDENTITIES
-        values |= {"identities": str(identities)} if identities else {}
+        size = _size(image_size)
+        given = {
+            "identities": identities or None,
+            "data_root": data_root and data_root.resolve(),
+            "backbone": backbone,
+            "weights": Path(weights).resolve() if weights and Path(weights).is_file() else weights,
+            "image_size": size and list(size),
+        }
+        values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
+        values |= {name: str(value) for name, value in given.items() if value is not None}
         for item in set_ or []:
             name, equals, value = item.partition("=")
             if not equals:

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from reprolib.colors import draw_colors
 from reprolib.images import Images, random_boxes, sample_frames, whole_boxes
 from reprolib.recipe import Recipe
 
@@ -15,8 +16,9 @@ def epoch_batches(
     generator: torch.Generator,
     device: torch.device = torch.device("cpu"),  # noqa: B008
 ) -> list[tuple]:
-    """One epoch drawn ahead: for each batch its tracklets (B,), frames (B, T), boxes (B * T, 4) and flips (B * T,).
+    """One epoch drawn ahead: each batch's tracklets (B,), frames (B, T), boxes (B * T, 4), flips (B * T,), colors.
 
+    Colors are (B * T, 5) where the augmentation changes them, else (B * T, 0).
     The last, incomplete batch is dropped. All is drawn on the host and moved to ``device`` at once; the frames' indices
     go where the frames are.
     """
@@ -24,17 +26,20 @@ def epoch_batches(
     frames = sample_frames(starts, recipe.frames_per_tracklet, generator=generator)
     order = torch.randperm(count, generator=generator)[: count // recipe.batch_size * recipe.batch_size]
     flat = frames[order].flatten()
-    if recipe.augmentation == "reid":
-        boxes = random_boxes(images, flat, generator=generator)
+    boxes, flip = whole_boxes(images, flat), torch.zeros(len(flat), dtype=torch.bool)
+    if recipe.augmentation != "none":
+        boxes = random_boxes(images, flat, generator=generator, augmentation=recipe.augmentation)
         flip = torch.rand(len(flat), generator=generator) < 0.5
-    else:
-        boxes, flip = whole_boxes(images, flat), torch.zeros(len(flat), dtype=torch.bool)
+    colors = torch.empty(len(flat), 0)
+    if recipe.augmentation == "instance":
+        colors = draw_colors(len(flat), generator=generator)
     per_batch = recipe.batch_size * frames.shape[1]
     parts = (
         order.to(device).split(recipe.batch_size),
         frames[order].to(images.pixels.device).split(recipe.batch_size),
         boxes.to(device).split(per_batch),
         flip.to(device).split(per_batch),
+        colors.to(device).split(per_batch),
     )
     return list(zip(*parts, strict=True))
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reprolib.colors import jitter
 from reprolib.files import locked, replacing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -142,7 +143,9 @@ def _size(frame: Path | np.ndarray) -> tuple[int, int]:
         return image.height, image.width
 
 
-def crop_and_resize(pixels: Tensor, boxes: Tensor, flip: Tensor, image_size: tuple[int, int]) -> Tensor:
+def crop_and_resize(
+    pixels: Tensor, boxes: Tensor, flip: Tensor, image_size: tuple[int, int], colors: Tensor | None = None
+) -> Tensor:
     """Crop each frame to its box, resize bilinearly, flip, normalize by ImageNet's mean and deviation.
 
     Args:
@@ -150,6 +153,7 @@ def crop_and_resize(pixels: Tensor, boxes: Tensor, flip: Tensor, image_size: tup
         boxes: (B, 4) float: top, left, height, width in pixels.
         flip: (B,) bool, mirrored left to right.
         image_size: (H, W), at least as large as the boxes, since there is no antialiasing for a reduction.
+        colors: (B, 5) factors of :mod:`reprolib.colors`, or (B, 0) or None: colors stay as they are.
 
     Returns:
         (B, 3, H, W) float32, channels last. Equal to PIL's crop and bilinear resize to within its rounding.
@@ -161,6 +165,8 @@ def crop_and_resize(pixels: Tensor, boxes: Tensor, flip: Tensor, image_size: tup
     lines = torch.lerp(pixels[b, rows[0]].float(), pixels[b, rows[1]].float(), row_weight[:, :, None, None])
     lines = lines.transpose(1, 2)  # (B, w, H, 3): columns first, to gather them
     out = torch.lerp(lines[b, columns[0]], lines[b, columns[1]], column_weight[:, :, None, None])
+    if colors is not None and colors.shape[1]:
+        out = 255 * jitter(out.permute(0, 3, 1, 2) / 255, colors).permute(0, 2, 3, 1)
     mean, std = _moments(out.device)
     return out.sub_(mean).div_(std).permute(0, 3, 2, 1).contiguous(memory_format=torch.channels_last)
 
@@ -191,17 +197,20 @@ def whole_boxes(images: Images, index: Tensor) -> Tensor:
     return torch.tensor([0.0, 0.0, height, width]).expand(len(index), 4)
 
 
-def random_boxes(images: Images, index: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Boxes (B, 4), on the host, of the released programs' training crop, in pixels of the cache.
+def random_boxes(images: Images, index: Tensor, *, generator: torch.Generator, augmentation: str = "reid") -> Tensor:
+    """Boxes (B, 4), on the host, of a training crop, in pixels of the cache.
 
-    Ten tries an image: an area of 0.64 to 1 of the original, a height to width ratio of 2 to 3; the first that
-    fits is placed at random, and where none fits the frame is kept whole.
+    Ten tries an image, of which the first that fits is placed at random; where none fits the frame is kept whole.
+    "reid" (both released programs): an area of 0.64 to 1 of the original, a height to width ratio of 2 to 3.
+    "instance" (Wu et al. 2018): an area of 0.2 to 1, a ratio of 3/4 to 4/3, even in its logarithm.
     """
     original = images.sizes[index]
     full_height, full_width = original[:, :1], original[:, 1:]
     u = torch.rand(4, len(index), 10, generator=generator)
-    area = (0.64 + 0.36 * u[0]) * full_height * full_width
-    ratio = 2 + u[1]
+    share, ratio = (
+        (0.64 + 0.36 * u[0], 2 + u[1]) if augmentation == "reid" else (0.2 + 0.8 * u[0], (4 / 3) ** (2 * u[1] - 1))
+    )
+    area = share * full_height * full_width
     height, width = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (height <= full_height) & (width <= full_width)
     top = (u[2] * (full_height - height + 1)).floor()

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from reprolib.recipe import Recipe
 
-BACKBONES = ("resnet50", "resnet18", "mobilenet_v2")
+BACKBONES = ("resnet50", "resnet18", "resnet18-cifar", "mobilenet_v2")  # -cifar: 3×3 stem for images of 32×32
 
 
 class Output(NamedTuple):
@@ -28,7 +28,8 @@ class Model(nn.Module):
 
     Args:
         recipe: embedding_dim, embedding_layers, dropout and dropout_position are read.
-        backbone: one of ``BACKBONES``, by its torchvision name.
+        backbone: one of ``BACKBONES``, by its torchvision name; "resnet18-cifar" is ResNet-18 with a 3×3 convolution
+            of stride 1 and no pooling in front, as usual on CIFAR-10, and has no ImageNet weights.
         weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none", or a local file.
         freeze_stem: the video protocol: everything up to stride 8 (conv1 to layer2) keeps its weights, and its
             BatchNorm stays in eval mode.
@@ -110,11 +111,19 @@ def load_backbone(name: str, weights: str) -> Backbone:
     """A torchvision network by name: ``weights`` as for :class:`Model`."""
     if name not in BACKBONES:
         raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}")
+    small, of_torchvision = name.endswith("-cifar"), name.removesuffix("-cifar")
+    if small and weights == "imagenet":
+        raise ValueError(f"{name} has no ImageNet weights; give 'none', or a file of its own")
     try:
-        network = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if weights == "imagenet" else None)
+        network = torchvision.models.get_model(
+            of_torchvision, weights="IMAGENET1K_V1" if weights == "imagenet" else None
+        )
     except OSError as error:
         url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
         raise ValueError(f"{url}: cannot be downloaded ({error}); fetch it elsewhere: --weights FILE") from error
+    if small:
+        network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as its other convolutions
     if weights not in ("imagenet", "none"):
         _load_weights(network, Path(weights), name)
     if name == "mobilenet_v2":

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +11,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from reprolib import paths
-from reprolib.datasets import LabelledTracklets, Split, fingerprint, load_dataset, require_usable
-from reprolib.devices import choose_device, choose_precision
+from reprolib.assessment import metrics_of, select_stage
+from reprolib.datasets import Split, fingerprint
 from reprolib.epochs import learning_rates
-from reprolib.evaluation import rank_gallery
 from reprolib.extraction import extract
 from reprolib.files import locked, replacing
-from reprolib.images import Images, load_images
+from reprolib.images import Images
 from reprolib.memory import LookupTable, cluster_means
 from reprolib.merging import merge_clusters
-from reprolib.model import Model, describe_weights
-from reprolib.pretraining import catalogue_weights
+from reprolib.model import Model
+from reprolib.plan import Plan, Prepared, make_plan, prepare
 from reprolib.quality import cluster_quality, cluster_validity
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord, load_record, provenance, run_name
@@ -29,7 +28,6 @@ from reprolib.state import (
     Checkpoint,
     first_stage,
     first_stage_folder,
-    forget,
     load_content,
     load_weights,
     make_origin,
@@ -38,25 +36,6 @@ from reprolib.state import (
 )
 from reprolib.team import Team, team
 from reprolib.training import train_stage
-
-# What a dataset is run on when nothing is said: (backbone, weights, image size).
-PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))
-NETWORKS = {
-    "synthetic": ("resnet18", "catalogue", (64, 32)),
-    "synthetic-video": ("resnet18", "catalogue", (64, 32)),
-    "cifar10": ("resnet18", "none", (32, 32)),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A split with its frames decoded."""
-
-    split: Split
-    train: Images
-    query: Images
-    gallery: Images
-    validation: Images | None
 
 
 def run(
@@ -70,6 +49,7 @@ def run(
     weights: str | None = None,
     image_size: tuple[int, int] | None = None,
     identities: int | None = None,
+    samples: int | None = None,
     data_root: str | Path | None = None,
     fresh: bool = False,
     wait: bool = True,
@@ -90,6 +70,7 @@ def run(
         weights: "imagenet", "none", a local file, or "catalogue", the embedded datasets' stand-in for ImageNet.
         image_size: (height, width).
         identities: train on this many identities, drawn at random; query and gallery stay whole.
+        samples: train on this many samples, drawn at random; of CIFAR-10, the gallery are the same.
         data_root: folder of the datasets; None takes ``$REPROLIB_DATA``, else ``data/``.
         fresh: forget what an earlier run of the same settings left.
         wait: for another process that is at the same run, or at the first stage that it shares.
@@ -103,10 +84,12 @@ def run(
             that was made with something else; the message says what to do.
         Busy: another process is at it, and ``wait`` is False.
     """
-    plan = _plan(recipe, dataset, seed, device, precision, backbone, weights, image_size, identities, data_root)
+    network = {"device": device, "precision": precision, "backbone": backbone, "weights": weights}
+    data = {"image_size": image_size, "identities": identities, "samples": samples, "data_root": data_root}
+    plan = make_plan(recipe, dataset, seed=seed, **network, **data)
     with team(plan.device) as together:
         if together.rank > 0:
-            return _begin(recipe, plan, together).follow()
+            return _begin(plan, together).follow()
         wait = wait or together.size > 1  # one that does not would leave the others behind
         with locked(plan.folder, wait=wait):
             if fresh:
@@ -116,92 +99,28 @@ def run(
             if not wait and not (plan.folder / "stage_00").exists():
                 with locked(first_stage_folder(plan.settings), wait=False):
                     pass  # nobody is at the first stage either
-            return together.tell(_begin(recipe, plan, together).finish(on_stage))
+            return together.tell(_begin(plan, together).finish(on_stage))
 
 
-def start_over(recipe: Recipe, dataset: str | Split, *, seed: int = 0, **settings) -> None:
+def start_over(recipe: Recipe, dataset: str | Split, **settings) -> None:
     """Forget what an earlier run left, the first stage that it shares with others included.
 
-    ``settings`` are those of :func:`run`: device, precision, backbone, weights, image_size, identities, data_root.
+    ``settings`` are those of :func:`run`, from ``seed`` to ``data_root``.
     """
-    names = ("device", "precision", "backbone", "weights", "image_size", "identities", "data_root")
-    plan = _plan(recipe, dataset, seed, *(settings.get(name) for name in names))
+    plan = make_plan(recipe, dataset, **settings)
     with locked(plan.folder):
         plan.forget()
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What is to be run, and where it is kept."""
-
-    split: Split
-    settings: dict  # of the record
-    weights: str
-    device: torch.device
-
-    @property
-    def file(self) -> Path:
-        return paths.RUNS / f"{run_name(self.settings)}.json"
-
-    @property
-    def folder(self) -> Path:
-        return run_folder(run_name(self.settings))
-
-    def forget(self) -> None:
-        """Remove record and state; the caller holds the folder's lock."""
-        forget(self.folder)
-        first = first_stage_folder(self.settings)
-        with locked(first):
-            forget(first)
-        self.file.unlink(missing_ok=True)
-
-
-def _plan(recipe, dataset, seed, device, precision, backbone, weights, image_size, identities, data_root) -> _Plan:
-    """The arguments of :func:`run` with every default in its place."""
-    device = choose_device(device)
-    precision = choose_precision(precision, device)
-    split = (
-        load_dataset(dataset, root=data_root, train_order=recipe.train_order) if isinstance(dataset, str) else dataset
-    )
-    split = split if identities is None else split.keep_identities(identities, seed=seed)
-    require_usable(split)
-    _require_selectable(recipe, split)
-    default = NETWORKS.get(split.name, PAPERS_NETWORK)
-    backbone, image_size = backbone or default[0], tuple(image_size or default[2])
-    weights, source = weights or default[1], ""
-    if weights == "catalogue":
-        weights, source = str(catalogue_weights(backbone, image_size=image_size)), "catalogue "
-    settings = {
-        "dataset": split.name,
-        "fingerprint": fingerprint(split.train),
-        "identities": identities,
-        "recipe": recipe.settings(),
-        "backbone": backbone,
-        "weights": source + describe_weights(weights),
-        "image_size": list(image_size),
-        "seed": seed,
-    } | ({"precision": precision} if precision != "float32" else {})  # unsaid: float32
-    return _Plan(split, settings, weights, device)
-
-
-def _begin(recipe: Recipe, plan: _Plan, together: Team) -> "_Run":
+def _begin(plan: Plan, together: Team) -> "_Run":
     """A run with its model and data, none of its stages done yet."""
-    settings = plan.settings
+    recipe, settings = plan.recipe, plan.settings
     with torch.random.fork_rng([]):
         torch.manual_seed(settings["seed"])
         frozen = plan.split.is_video
         model = Model(recipe, backbone=settings["backbone"], weights=plan.weights, freeze_stem=frozen)
     data = prepare(plan.split, tuple(settings["image_size"]), device=plan.device)
     return _Run(recipe, data, model.place(plan.device), settings, plan.device, together)
-
-
-def _require_selectable(recipe: Recipe, split: Split) -> None:
-    if recipe.selection == "validation" and split.validation is None:
-        raise ValueError("selection='validation' needs identities left out of training: give identities=...")
-    if recipe.selection == "silhouette" and recipe.criterion is None:
-        raise ValueError(
-            f"selection='silhouette': {recipe.name} merges nothing, so that there are no clusters to choose by"
-        )
 
 
 class _Run:
@@ -349,26 +268,13 @@ class _Run:
     def _evaluate(self) -> dict:
         query, gallery = self.data.split.query, self.data.split.gallery
         features = self._extract(self.data.query, query).feature, self._extract(self.data.gallery, gallery).feature
-        return self._rank(features, query, gallery)
+        return metrics_of(features, query, gallery)
 
     def _validate(self) -> dict:
         """Each image of an identity left out of training is a query among all of them."""
         held = self.data.split.validation
         feature = self._extract(self.data.validation, held).feature
-        return self._rank((feature, feature), held, held)
-
-    @staticmethod
-    def _rank(features: tuple[Tensor, Tensor], query: LabelledTracklets, gallery: LabelledTracklets) -> dict:
-        ranking = rank_gallery(
-            *features,
-            query_pids=query.pids,
-            gallery_pids=gallery.pids,
-            query_camids=query.camids,
-            gallery_camids=gallery.camids,
-        )
-        ranks = {f"rank-{k}": float(ranking.cmc[k - 1]) for k in (1, 5, 10, 20)}
-        average = {"mAP": float(ranking.mean_ap), "mAP_step": float(ranking.mean_ap_step)}
-        return {**ranks, **average, "num_valid_queries": int(ranking.num_valid_queries)}
+        return metrics_of((feature, feature), held, held)
 
     def _start_table(self, embeddings: Tensor, *, old: Tensor, new: Tensor) -> None:
         if self.recipe.table_start != "zeros":
@@ -418,29 +324,3 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[part] = round(before + now - self._last, 3)
         self._last = now
-
-
-def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) -> Prepared:
-    """Decode the three sets (or map the cache of an earlier run) and move them to ``device``."""
-    sets = {}
-    for part in ("train", "query", "gallery", "validation"):
-        tracklets = getattr(split, part)
-        if tracklets is None:
-            sets[part] = None
-            continue
-        size = "x".join(map(str, image_size))
-        cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets)}.npy"
-        images = load_images(tracklets.frames, image_size, cache=cache)
-        sets[part] = images.to(device)
-    return Prepared(split, **sets)
-
-
-def select_stage(stages: list[dict], rule: str) -> int:
-    """The stage kept by a rule of ``Recipe.selection``; of equals the first."""
-    scores = {
-        "test": lambda s: s["metrics"]["rank-1"],
-        "last": lambda s: s["stage"],
-        "validation": lambda s: s["validation"]["rank-1"],
-        "silhouette": lambda s: s["validity"].get("silhouette", -1.0),  # not defined before the first merge
-    }
-    return int(np.argmax([scores[rule](stage) for stage in stages]))

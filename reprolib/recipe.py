@@ -72,7 +72,8 @@ class Recipe:
     momentum: float = 0.9  # SGD, Nesterov
     weight_decay: float = 5e-4
     train_order: Literal["shuffled", "sorted"] = "shuffled"  # by identity, as the released programs read folders
-    augmentation: Literal["reid", "none"] = "reid"  # area 0.64-1.0, height / width 2-3, flip
+    # reid: area 0.64-1, height / width 2-3, flip. instance (discrimination): area 0.2-1, ratio 3/4-4/3, flip, colors.
+    augmentation: Literal["reid", "instance", "none"] = "reid"
     frames_per_tracklet: int = 16  # video: frames sampled from a tracklet in training
     frames_at_most: int = 900  # video: frames of a tracklet used in evaluation
     # The stage kept: of best rank-1 on the test set, as both papers did, or on training identities left out; the last;

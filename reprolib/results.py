@@ -31,7 +31,7 @@ from reprolib.claims import (
 )
 from reprolib.datasets import DatasetError, load_dataset, summarize
 from reprolib.jobs import Job, train
-from reprolib.pipeline import NETWORKS, PAPERS_NETWORK
+from reprolib.plan import NETWORKS, PAPERS_NETWORK
 from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
 from reprolib.timings import Benchmark, load_benchmark
@@ -73,7 +73,7 @@ def load_or_run(
     """A record for every recipe and seed, in that order: read from the repository ("stored") or trained now ("run").
 
     What other processes train meanwhile is left to them, and read when it is done.
-    ``settings`` are those of :func:`reprolib.run`: backbone, weights, image_size, identities, data_root, device.
+    ``settings`` are those of :func:`reprolib.run`, such as backbone, image_size, identities or device.
 
     Raises:
         ValueError: an unknown source.
@@ -87,12 +87,13 @@ def load_or_run(
     wanted = {
         "dataset": dataset,
         "identities": settings.get("identities"),
+        "samples": settings.get("samples"),
         "backbone": settings.get("backbone") or network[0],
         "image_size": list(settings.get("image_size") or network[2]),
     }
     records = []
     for recipe in recipes:
-        of_recipe = [r for r in stored([recipe]) if all(r.settings[k] == v for k, v in wanted.items())]
+        of_recipe = [r for r in stored([recipe]) if all(r.settings.get(k) == v for k, v in wanted.items())]
         for seed in seeds:
             found = [r for r in of_recipe if r.settings["seed"] == seed]
             if not found:

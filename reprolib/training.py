@@ -111,31 +111,31 @@ class _Training:
         """
         total = torch.zeros((), device=self.device)
         for index, *drawn in batches:
-            frames, boxes, flip = map(self.team.own, drawn)
+            frames, *changes = map(self.team.own, drawn)
             try:
-                total += advance(images.take(frames.flatten(), self.device), boxes, flip, labels[index])
+                total += advance(images.take(frames.flatten(), self.device), *changes, labels[index])
             except torch.OutOfMemoryError as error:
                 traceback.clear_frames(error.__traceback__)  # they hold the tensors that there was no room for
                 fits = ""
                 if self.team.size == 1:  # the others of a team cannot be asked any more
-                    fits = f": {self._largest_batch(images, frames, boxes, flip, labels[index]) or 'none'} would fit"
+                    fits = f": {self._largest_batch(images, frames, changes, labels[index]) or 'none'} would fit"
                 raise ValueError(
                     f"out of memory on {self.device} with batch_size={len(index)}{fits}; give a recipe of another "
                     "batch_size, a smaller image_size or backbone, or a device with more memory"
                 ) from error
         return total
 
-    def step(self, pixels: Tensor, boxes: Tensor, flip: Tensor, labels: Tensor) -> Tensor:
-        """One update on frames (B * T, h, w, 3) cropped to boxes (B * T, 4), some flipped, and labels (B,); the loss.
+    def step(self, pixels: Tensor, boxes: Tensor, flip: Tensor, colors: Tensor, labels: Tensor) -> Tensor:
+        """One update on frames (B * T, h, w, 3) as :func:`epoch_batches` changes them, and labels (B,); the loss.
 
         It looks at no value and its shapes are those of its arguments, as a CUDA graph asks.
         """
-        batch = crop_and_resize(pixels, boxes, flip, self.image_size)
+        batch = crop_and_resize(pixels, boxes, flip, self.image_size, colors)
         batch = batch.unflatten(0, (len(labels) // self.team.size, -1))
         settings = {"recipe": self.recipe, "precision": self.precision, "team": self.team}
         return step(self.model, self.table, self.optimizer, batch, labels, **settings)
 
-    def _largest_batch(self, images: Images, frames: Tensor, boxes: Tensor, flip: Tensor, labels: Tensor) -> int:
+    def _largest_batch(self, images: Images, frames: Tensor, changes: list[Tensor], labels: Tensor) -> int:
         """Half the batch, and half of that, until there is room for a step; 0 if there is none for 2 samples."""
         size, frames_each = len(labels), frames.shape[1]
         while (size := size // 2) > 1:
@@ -143,7 +143,7 @@ class _Training:
             try:
                 self.optimizer.zero_grad()
                 pixels = images.take(frames[:size].flatten(), self.device)
-                self.step(pixels, boxes[:some], flip[:some], labels[:size])
+                self.step(pixels, *(change[:some] for change in changes), labels[:size])
                 return size
             except torch.OutOfMemoryError as error:
                 traceback.clear_frames(error.__traceback__)

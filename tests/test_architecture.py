@@ -12,7 +12,8 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state", "timings"},
     {"epochs"},
-    {"extraction", "merging", "pretraining", "training"},
+    {"assessment", "extraction", "merging", "pretraining", "training"},
+    {"plan"},
     {"pipeline", "claims"},
     {"jobs"},
     {"audit", "results", "figures", "maps", "cluster"},
@@ -21,14 +22,8 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"cli"},
 ]
 OUTSIDE = {"__init__", "__main__"}
-SEE_IDENTITIES = {
-    "datasets",
-    "evaluation",
-    "quality",
-    "figures",
-    "audit",
-    "pipeline",
-}  # pipeline hands them to the two others
+# pipeline hands them to quality, and by assessment to evaluation
+SEE_IDENTITIES = {"datasets", "evaluation", "assessment", "quality", "figures", "audit", "pipeline"}
 
 
 def modules():

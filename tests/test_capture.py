@@ -37,26 +37,27 @@ def make_training(recipe, device, precision="float32"):
     )  # fmt: skip
 
 
-def batch(device, *, frames=2, seed=0):
-    """Arguments of a step on 8 tracklets: pixels, boxes, flips and labels, of which some are twice there."""
+def batch(device, *, frames=2, seed=0, colors=0):
+    """Arguments of a step on 8 tracklets: pixels, boxes, flips, colors and labels, of which some are twice there."""
     generator = torch.Generator().manual_seed(seed)
     count = 8 * frames
     pixels = torch.randint(256, (count, 30, 14, 3), dtype=torch.uint8, generator=generator)
     flip = torch.rand(count, generator=generator) < 0.5
     labels = torch.randint(12, (8,), generator=generator)
-    drawn = pixels, torch.tensor([2.0, 1.0, 25.0, 12.0]).expand(count, 4).contiguous(), flip, labels
+    boxes = torch.tensor([2.0, 1.0, 25.0, 12.0]).expand(count, 4).contiguous()
+    drawn = pixels, boxes, flip, torch.ones(count, colors), labels
     return [argument.to(device) for argument in drawn]
 
 
+@pytest.mark.parametrize("colors", [0, 5])
 @pytest.mark.parametrize("recipe", [BUC, BUC_RELEASED], ids=lambda r: r.name)
 @pytest.mark.usefixtures("tiny_network")
-def test_a_step_looks_at_no_value_and_has_the_shapes_of_its_arguments(recipe, monkeypatch):
+def test_a_step_looks_at_no_value_and_has_the_shapes_of_its_arguments(recipe, colors, monkeypatch):
     """On the meta device there are shapes alone, and whatever asks for a value raises."""
     meta, sgd = torch.device("meta"), torch.optim.SGD
     monkeypatch.setattr(torch.optim, "SGD", lambda *a, fused, **k: sgd(*a, **k))  # no fused one for shapes alone
     stage = make_training(replace(recipe, embedding_dim=32, batch_size=8), meta)
-    pixels, boxes, flip, labels = batch(meta)
-    loss = stage.step(pixels, boxes, flip, labels)
+    loss = stage.step(*batch(meta, colors=colors))
     assert (loss.shape, loss.dtype, loss.requires_grad) == ((), torch.float32, False)
     with pytest.raises(RuntimeError, match="meta"):
         loss.item()

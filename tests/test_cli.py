@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from reprolib import batch, cluster, paths, pipeline
+from reprolib import batch, cluster, paths, plan
 from reprolib.cli import app
 from reprolib.recipe import RECIPES
 
@@ -24,7 +24,7 @@ def test_help_says_what_each_command_is_for(command):
 
 
 def test_run_trains_and_ends_with_the_kept_stage(results_folder, tiny_network, tiny_split, monkeypatch):
-    monkeypatch.setattr(pipeline, "load_dataset", lambda *_, **__: tiny_split)
+    monkeypatch.setattr(plan, "load_dataset", lambda *_, **__: tiny_split)
     result = call(
         "run",
         "--recipe",
@@ -72,7 +72,7 @@ def test_check_data_fails_where_there_is_nothing_and_says_where_to_get_it(tmp_pa
 
 
 def test_every_recipe_is_run_with_every_seed(results_folder, tiny_network, tiny_split, monkeypatch):
-    monkeypatch.setattr(pipeline, "load_dataset", lambda *_, **__: tiny_split)
+    monkeypatch.setattr(plan, "load_dataset", lambda *_, **__: tiny_split)
     quick = {name: replace(RECIPES[name], first_stage_epochs=1, merge_percent=0.5) for name in ("buc", "oim")}
     monkeypatch.setattr("reprolib.cli.RECIPES", quick)
     options = ["--image-size", "32x16", "--weights", "none", "--device", "cpu"]
@@ -136,3 +136,10 @@ def test_a_notebook_that_fails_is_named_and_the_others_still_run_with_their_para
     assert "boom" in failures["02_bad.ipynb"]
     good = nbformat.read(shelf / "results" / "executed" / "01_good.ipynb", as_version=4)
     assert good.cells[-1].outputs[0].text == "[0, 1]\n"
+
+
+def test_a_parameter_that_only_another_notebook_has_is_known(shelf):
+    other = nbformat.read(shelf / "02_bad.ipynb", as_version=4)
+    other.cells[0].source += '\ndataset = "synthetic"'
+    nbformat.write(other, shelf / "02_bad.ipynb")
+    assert batch.reproduce(batch.select(["01"]), {"dataset": "mars"}, results=shelf / "results") == {}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import RandomResizedCrop
 
 from reprolib.files import FolderError
 from reprolib.images import (
@@ -204,3 +205,24 @@ def test_frames_are_sampled_in_order_and_repeat_only_where_a_tracklet_is_short()
 def test_an_image_dataset_has_one_frame_a_tracklet():
     frames = sample_frames(np.arange(5), 16, generator=torch.Generator())
     assert frames.tolist() == [[0], [1], [2], [3]]
+
+
+def test_crops_of_instance_discrimination_are_torchvisions():
+    images = Images(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), torch.full((1, 2), 32.0))
+    index, generator = torch.zeros(4000, dtype=torch.long), torch.Generator().manual_seed(0)
+    boxes = random_boxes(images, index, generator=generator, augmentation="instance")
+    torch.manual_seed(0)
+    theirs = [RandomResizedCrop.get_params(images.pixels[0].permute(2, 0, 1), (0.2, 1), (3 / 4, 4 / 3)) for _ in index]
+    torch.testing.assert_close(boxes.mean(0), torch.tensor(theirs, dtype=torch.float32).mean(0), atol=0.4, rtol=0)
+    torch.testing.assert_close(boxes.std(0), torch.tensor(theirs, dtype=torch.float32).std(0), atol=0.3, rtol=0)
+
+
+def test_colors_are_changed_between_crop_and_normalization():
+    pixels = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    boxes, flip = torch.tensor([[0.0, 0, 8, 8]]).expand(2, 4), torch.zeros(2, dtype=torch.bool)
+    to_gray = torch.tensor([[1.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0, 0.0]])
+    plain, changed = (crop_and_resize(pixels, boxes, flip, (8, 8), colors) for colors in (None, to_gray))
+    torch.testing.assert_close(changed[1], plain[1], atol=1e-4, rtol=0)
+    red, green, blue = denormalized(changed)[0].unbind(-1)
+    assert (red - green).abs().max() < 0.01
+    assert (red - blue).abs().max() < 0.01

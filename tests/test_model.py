@@ -99,3 +99,12 @@ def test_weights_of_another_backbone_or_none_at_all_are_refused_by_name(tmp_path
         load_backbone("resnet18", str(tmp_path / "absent.pth"))
     with pytest.raises(ValueError, match="not one of"):
         load_backbone("vgg16", "none")
+
+
+def test_cifars_resnet18_keeps_small_images_large_and_has_no_imagenet_weights():
+    _, stem, body, width = load_backbone("resnet18-cifar", "none")
+    middle = stem.eval()(torch.zeros(1, 3, 32, 32))
+    assert middle.shape[2:] == (16, 16)
+    assert body.eval()(middle).shape == (1, width, 4, 4)
+    with pytest.raises(ValueError, match="no ImageNet weights"):
+        load_backbone("resnet18-cifar", "imagenet")

@@ -10,6 +10,7 @@ from conftest import make_split
 
 import reprolib
 from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, paths, pipeline
+from reprolib.assessment import select_stage
 from reprolib.record import load_record
 
 pytestmark = pytest.mark.usefixtures("results_folder", "tiny_network")
@@ -126,7 +127,7 @@ def test_the_kept_stage_follows_the_rule():
         }
         for k, (test, left_out, silhouette) in enumerate(figures)
     ]
-    kept = {rule: pipeline.select_stage(stages, rule) for rule in ("test", "last", "validation", "silhouette")}
+    kept = {rule: select_stage(stages, rule) for rule in ("test", "last", "validation", "silhouette")}
     assert kept == {"test": 1, "last": 3, "validation": 2, "silhouette": 3}
 
 
@@ -141,7 +142,7 @@ def test_identities_left_out_of_training_are_a_validation_set(tiny_split):
 
 @pytest.mark.parametrize(
     ("recipe", "message"),
-    [(replace(BUC, selection="validation"), "give identities="), (replace(OIM, selection="silhouette"), "no clusters")],
+    [(replace(BUC, selection="validation"), "give identities="), (replace(OIM, selection="silhouette"), "needs clusters")],
 )
 def test_a_rule_that_has_nothing_to_choose_by_is_refused_before_training(recipe, message, tiny_split):
     with pytest.raises(ValueError, match=message):
@@ -186,3 +187,16 @@ def test_the_table_has_exactly_one_row_a_cluster_but_for_dbcs_released_slip(reci
 def test_the_order_of_the_images_tells_nothing_of_identities(tiny_split):
     neighbors = (tiny_split.train_pids[1:] == tiny_split.train_pids[:-1]).mean()
     assert neighbors < 0.2  # 3 of 47 by chance; in the order on disk 36 of 47
+
+
+def test_a_number_of_samples_is_drawn_and_cifars_gallery_with_them(tiny_split):
+    subset = tiny_split.keep_samples(20, seed=1)
+    assert len(subset.train) == len(subset.train_pids) == 20
+    assert len(subset.gallery) == len(tiny_split.gallery)
+    cifar = replace(tiny_split, name="cifar10").keep_samples(20, seed=1)
+    assert np.array_equal(cifar.gallery.pids, cifar.train_pids)
+    assert np.array_equal(cifar.gallery.frames, cifar.train.frames)
+    record = run(BUC, tiny_split, samples=20)
+    assert record.settings["samples"] == 20
+    with pytest.raises(ValueError, match="has 48 training samples"):
+        tiny_split.keep_samples(49, seed=0)

@@ -27,19 +27,26 @@ def test_an_epoch_takes_every_sample_once_but_for_the_last_incomplete_batch(tiny
     taken = torch.cat([index for index, *_ in batches])
     assert len(batches) == 2
     assert len(taken) == len(set(taken.tolist())) == 40
-    for index, frames, boxes, flip in batches:
+    for index, frames, boxes, flip, colors in batches:
         assert torch.equal(frames[:, 0], index)  # one frame a tracklet
         assert boxes.shape == (20, 4)
         assert flip.shape == (20,)
+        assert colors.shape == (20, 0)
+
+
+def test_instance_discrimination_draws_colors_for_every_frame(images, tiny_split):
+    recipe, generator = replace(BUC, augmentation="instance"), torch.Generator().manual_seed(0)
+    batches = epoch_batches(images, tiny_split.train.starts, recipe=recipe, generator=generator)
+    assert {colors.shape for *_, colors in batches} == {(16, 5)}
 
 
 def test_half_of_the_images_are_mirrored(images, tiny_split):
     generator = torch.Generator().manual_seed(0)
     flips = [
-        torch.cat([f for *_, f in epoch_batches(images, tiny_split.train.starts, recipe=BUC, generator=generator)])
+        torch.cat([f for *_, f, _ in epoch_batches(images, tiny_split.train.starts, recipe=BUC, generator=generator)])
     ]
     flips += [
-        torch.cat([f for *_, f in epoch_batches(images, tiny_split.train.starts, recipe=BUC, generator=generator)])
+        torch.cat([f for *_, f, _ in epoch_batches(images, tiny_split.train.starts, recipe=BUC, generator=generator)])
     ]
     assert 0.3 < torch.cat(flips).float().mean() < 0.7
     assert not torch.equal(*flips)

@@ -63,6 +63,16 @@ class Split:
         """Training order drawn at random, so that neighbouring indices share no identity but by chance."""
         return self.reorder(np.random.default_rng(seed).permutation(len(self.train)))
 
+    def keep_samples(self, count: int, seed: int) -> "Split":
+        """Only ``count`` training samples, drawn at random; CIFAR-10's gallery, which is its training set, likewise."""
+        if not 1 <= count <= len(self.train):
+            raise ValueError(f"samples={count}: {self.name} has {len(self.train)} training samples")
+        subset = self.reorder(np.random.default_rng(seed).choice(len(self.train), count, replace=False))
+        if self.name != "cifar10":
+            return subset
+        frames, starts, camids = subset.train.frames, subset.train.starts, np.ones(count, np.int64)
+        return replace(subset, gallery=LabelledTracklets(frames, starts, camids, subset.train_pids))
+
     def keep_identities(self, count: int, seed: int) -> "Split":
         """Only ``count`` training identities, drawn at random; query and gallery stay whole.
 

@@ -1,0 +1,130 @@
+"""What is to be run: every default in its place, where it is kept, and its images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reprolib import paths
+from reprolib.datasets import Split, fingerprint, load_dataset, require_usable
+from reprolib.devices import choose_device, choose_precision
+from reprolib.files import locked
+from reprolib.images import Images, load_images
+from reprolib.model import describe_weights
+from reprolib.pretraining import catalogue_weights
+from reprolib.recipe import Recipe
+from reprolib.record import run_name
+from reprolib.state import first_stage_folder, forget, run_folder
+
+# What a dataset is run on when nothing is said: (backbone, weights, image size).
+PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))
+NETWORKS = {
+    "synthetic": ("resnet18", "catalogue", (64, 32)),
+    "synthetic-video": ("resnet18", "catalogue", (64, 32)),
+    "cifar10": ("resnet18-cifar", "none", (32, 32)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is to be run, and where it is kept."""
+
+    recipe: Recipe
+    split: Split
+    settings: dict  # of the record
+    weights: str
+    device: torch.device
+
+    @property
+    def file(self) -> Path:
+        """The record."""
+        return paths.RUNS / f"{run_name(self.settings)}.json"
+
+    @property
+    def folder(self) -> Path:
+        """The stages."""
+        return run_folder(run_name(self.settings))
+
+    def forget(self) -> None:
+        """Remove record and state; the caller holds the folder's lock."""
+        forget(self.folder)
+        first = first_stage_folder(self.settings)
+        with locked(first):
+            forget(first)
+        self.file.unlink(missing_ok=True)
+
+
+def make_plan(
+    recipe: Recipe,
+    dataset: str | Split,
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    backbone: str | None = None,
+    weights: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    identities: int | None = None,
+    samples: int | None = None,
+    data_root: str | Path | None = None,
+) -> Plan:
+    """The arguments of :func:`reprolib.run` with every default in its place; ValueError for what cannot be."""
+    device = choose_device(device)
+    precision = choose_precision(precision, device)
+    split = dataset
+    if isinstance(dataset, str):
+        split = load_dataset(dataset, root=data_root, train_order=recipe.train_order)
+    split = split if identities is None else split.keep_identities(identities, seed=seed)
+    split = split if samples is None else split.keep_samples(samples, seed=seed)
+    require_usable(split)
+    _require_selectable(recipe, split)
+    default = NETWORKS.get(split.name, PAPERS_NETWORK)
+    backbone, image_size = backbone or default[0], tuple(image_size or default[2])
+    weights, source = weights or default[1], ""
+    if weights == "catalogue":
+        weights, source = str(catalogue_weights(backbone, image_size=image_size)), "catalogue "
+    settings = {
+        "dataset": split.name,
+        "fingerprint": fingerprint(split.train),
+        "identities": identities,
+        "recipe": recipe.settings(),
+        "backbone": backbone,
+        "weights": source + describe_weights(weights),
+        "image_size": list(image_size),
+        "seed": seed,
+    }
+    settings |= {"samples": samples} if samples is not None else {}  # unsaid: all
+    settings |= {"precision": precision} if precision != "float32" else {}  # unsaid: float32
+    return Plan(recipe, split, settings, weights, device)
+
+
+def _require_selectable(recipe: Recipe, split: Split) -> None:
+    if recipe.selection == "validation" and split.validation is None:
+        raise ValueError("selection='validation' needs identities left out of training: give identities=...")
+    if recipe.selection == "silhouette" and recipe.criterion is None:
+        raise ValueError(f"selection='silhouette' needs clusters, and {recipe.name} merges nothing")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A split with its frames decoded."""
+
+    split: Split
+    train: Images
+    query: Images
+    gallery: Images
+    validation: Images | None
+
+
+def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) -> Prepared:
+    """Decode the sets (or map the cache of an earlier run) and move them to ``device``."""
+
+    def images(part: str) -> Images | None:
+        tracklets = getattr(split, part)
+        if tracklets is None:
+            return None
+        size = "x".join(map(str, image_size))
+        cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets)}.npy"
+        return load_images(tracklets.frames, image_size, cache=cache).to(device)
+
+    return Prepared(split, *map(images, ("train", "query", "gallery", "validation")))

@@ -159,6 +159,11 @@ DBC_UNREGULARIZED = replace(DBC, name="dbc_unregularized", criterion=Criterion("
 # DBC's criterion on BUC's embedding head: what the paper's two layers of 1024 are worth.
 DBC_ONE_LAYER = replace(DBC, name="dbc_one_layer_head", embedding_dim=2048, embedding_layers=1)
 
+# CIFAR-10 (BUC Table 4): images of things, so the crops and colors of instance discrimination; all else as above.
+OIM_CIFAR10, BUC_CIFAR10, DBC_CIFAR10 = (
+    replace(recipe, name=f"{recipe.name}_cifar10", augmentation="instance") for recipe in (OIM, BUC, DBC)
+)
+
 # What annotation would give: the same network and loss with true identities, for one long stage.
 SUPERVISED = replace(
     OIM, name="supervised", start="identities", stage_rule="first", first_stage_epochs=40, learning_rate_drop=30
@@ -175,6 +180,9 @@ RECIPES = {
         BUC_UNREGULARIZED,
         DBC_UNREGULARIZED,
         DBC_ONE_LAYER,
+        OIM_CIFAR10,
+        BUC_CIFAR10,
+        DBC_CIFAR10,
         SUPERVISED,
     )
 }

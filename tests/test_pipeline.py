@@ -142,7 +142,10 @@ def test_identities_left_out_of_training_are_a_validation_set(tiny_split):
 
 @pytest.mark.parametrize(
     ("recipe", "message"),
-    [(replace(BUC, selection="validation"), "give identities="), (replace(OIM, selection="silhouette"), "needs clusters")],
+    [
+        (replace(BUC, selection="validation"), "give identities="),
+        (replace(OIM, selection="silhouette"), "needs clusters"),
+    ],
 )
 def test_a_rule_that_has_nothing_to_choose_by_is_refused_before_training(recipe, message, tiny_split):
     with pytest.raises(ValueError, match=message):

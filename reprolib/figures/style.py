@@ -38,12 +38,12 @@ LABELS = {
 
 def color_of(recipe: str):
     """The recipe's color; one that the house does not know has the same one in every figure."""
-    return COLORS.get(recipe) or plt.get_cmap("Dark2")(zlib.crc32(recipe.encode()) % 8)
+    return COLORS.get(recipe.removesuffix("_cifar10")) or plt.get_cmap("Dark2")(zlib.crc32(recipe.encode()) % 8)
 
 
 def label_of(recipe: str) -> str:
     """What a legend calls the recipe; one that the house does not know by its name."""
-    return LABELS.get(recipe, recipe)
+    return LABELS.get(recipe.removesuffix("_cifar10"), recipe)
 
 
 def use_style() -> None:

@@ -33,7 +33,20 @@ AFTER_FIRST_STAGE = {
     "selection",
 }
 # No run executes these.
-BESIDE_A_RUN = {"audit", "claims", "jobs", "cluster", "results", "report", "figures", "maps", "timings", "batch", "cli"}
+BESIDE_A_RUN = {
+    "audit",
+    "claims",
+    "jobs",
+    "cluster",
+    "results",
+    "tables",
+    "report",
+    "figures",
+    "maps",
+    "timings",
+    "batch",
+    "cli",
+}
 
 
 class StateError(ValueError):

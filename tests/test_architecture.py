@@ -15,7 +15,7 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"assessment", "extraction", "merging", "pretraining", "training"},
     {"plan"},
     {"pipeline", "claims"},
-    {"jobs"},
+    {"jobs", "tables"},
     {"audit", "results", "figures", "maps", "cluster"},
     {"batch"},
     {"report"},

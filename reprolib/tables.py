@@ -1,0 +1,133 @@
+"""Tables: the papers' numbers, ours beside them, and where ours come from."""
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+
+import pandas as pd
+
+from reprolib import paths
+from reprolib.claims import by_seed, column, columns
+from reprolib.recipe import Recipe
+from reprolib.record import RunRecord
+from reprolib.timings import Benchmark
+
+
+def published(exhibit: str) -> pd.DataFrame:
+    """The rows of ``data/published.csv`` of one table or figure, e.g. "BUC Table 1"."""
+    table = pd.read_csv(paths.DATA / "published.csv", keep_default_na=False)
+    rows = table[table["exhibit"] == exhibit]
+    if rows.empty:
+        raise ValueError(f"{exhibit!r} is not one of {', '.join(sorted(table['exhibit'].unique()))}")
+    return rows
+
+
+def compare(
+    records: Sequence[RunRecord],
+    exhibit: str,
+    methods: dict[str, Recipe],
+    *,
+    metrics: Sequence[str] = ("rank-1", "mAP"),
+) -> pd.DataFrame:
+    """The paper's table with ours beside it: percent, the mean over seeds and, from two seeds on, the deviation.
+
+    ``methods`` names our recipes as the exhibit names its rows; rows that we do not run stand as published. The
+    columns of the paper and ours are of other data or another backbone: only orderings may be compared across them.
+    """
+    paper = published(exhibit)
+    index = list(dict.fromkeys([*paper["method"], *methods]))
+    table = pd.DataFrame(index=pd.Index(index, name="method"))
+    for dataset in dict.fromkeys(paper["dataset"]):
+        for metric in metrics:
+            rows = paper[(paper["dataset"] == dataset) & (paper["metric"] == metric)]
+            values = rows.set_index("method")["value"].map(lambda v: f"{float(v):.1f}")
+            table[f"paper: {dataset}", metric] = values.reindex(index).fillna("")
+    for name, values in ours(records, methods, metrics=metrics).items():
+        table[name] = values.reindex(index).fillna("")
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+def ours(
+    records: Sequence[RunRecord], methods: dict[str, Recipe], *, metrics: Sequence[str] = ("rank-1", "mAP")
+) -> pd.DataFrame:
+    """Our part of :func:`compare`: percent at the stage kept, a row a method."""
+    table = pd.DataFrame(index=pd.Index(methods, name="method"))
+    for name, members in columns(records).items():
+        for metric in metrics:
+            of_ours = {"top-1": "rank-1"}.get(metric, metric)  # of a gallery that is the training set: the same
+            kept = [[r.best[of_ours] for r in by_seed(members, recipe).values()] for recipe in methods.values()]
+            table[f"ours: {name}", metric] = [_summary(fractions) for fractions in kept]
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> pd.DataFrame:
+    """Rank-1 and mAP at some stages, in percent: the paper's, and the mean over seeds of each column of ours."""
+    paper, table = published(exhibit), pd.DataFrame(index=pd.Index(at, name="stage"))
+    for metric in ("rank-1", "mAP"):
+        rows = paper[paper["metric"] == metric]
+        values = dict(zip(rows["setting"].str.removeprefix("stage="), rows["value"], strict=True))
+        table["paper: market1501", metric] = [values.get(str(stage), "") for stage in at]
+    for name, members in columns(records).items():
+        for metric in ("rank-1", "mAP"):
+            curves = [r.curve(metric) for r in members]
+            table[f"ours: {name}", metric] = [f"{100 * mean(c[stage] for c in curves):.1f}" for stage in at]
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+def percent(metrics: dict[str, dict]) -> pd.DataFrame:
+    """Metrics of single evaluations, a row each, in percent."""
+    rows = {
+        name: {k: f"{100 * m[k]:.1f}" for k in ("rank-1", "rank-5", "rank-10", "mAP")} for name, m in metrics.items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def _summary(fractions: list[float]) -> str:
+    if not fractions:
+        return ""
+    spread = f" ± {100 * stdev(fractions):.1f} ({len(fractions)})" if len(fractions) > 1 else " (1)"
+    return f"{100 * mean(fractions):.1f}{spread}"
+
+
+def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
+    """Where each number comes from, a row a run or a machine."""
+    rows = []
+    for record in records:
+        if isinstance(record, Benchmark):
+            rows.append({"column": record.column} | record.origin)
+            continue
+        s, p = record.settings, record.provenance
+        rows.append(
+            {
+                "recipe": s["recipe"]["name"],
+                "column": column(record),
+                "seed": s["seed"],
+                "stage kept": f"{record.selected} of {len(record.stages)} ({s['recipe']['selection']})",
+                "device": f"{p['device']}, {p['threads']} threads, {p['precision']}",
+                "torch": p["versions"]["torch"],
+                "commit": p["commit"],
+                "minutes": round(p["seconds"] / 60, 1),
+                "weights": s["weights"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compare_counts(counts: dict[str, dict]) -> pd.DataFrame:
+    """DBC Table I as printed, and what is counted here: identities and samples of each set."""
+    paper, rows = published("DBC Table I"), {}
+    for name in dict.fromkeys([*paper["dataset"], *counts]):
+        own = paper[paper["dataset"] == name].set_index("metric")["value"]
+        row = {}
+        for part in ("train", "query", "gallery"):
+            for place, unit in enumerate(("ids", "samples")):
+                printed = own.get(f"{part}_{unit}", "")
+                here = counts[name]["counts"][part][place] if name in counts else ""
+                row[f"{part} {unit}", "paper"] = f"{int(float(printed)):,}" if printed != "" else ""
+                row[f"{part} {unit}", "here"] = f"{here:,}" if here != "" else ""
+        rows[name] = row
+    table = pd.DataFrame(rows).T
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table

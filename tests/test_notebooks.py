@@ -44,7 +44,7 @@ def test_its_parameters_are_literals(notebook):
 def test_its_cells_are_short_and_logic_lives_in_the_library(notebook):
     for cell in cells(notebook):
         tree = ast.parse(code(cell))
-        assert len(tree.body) <= 8, cell.source
+        assert len(tree.body) <= (12 if "parameters" in cell.metadata.get("tags", []) else 8), cell.source
         definitions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
         assert not definitions or notebook.name[:2] in EXPLAINERS, cell.source
         assert all(d.end_lineno - d.lineno < 15 for d in definitions)

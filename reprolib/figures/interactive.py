@@ -13,7 +13,7 @@ from PIL import Image
 from reprolib import paths
 from reprolib.datasets import Split
 from reprolib.figures.people import first_frames
-from reprolib.figures.style import LABELS
+from reprolib.figures.style import label_of
 from reprolib.files import replacing
 from reprolib.pages import page
 from reprolib.record import RunRecord
@@ -48,7 +48,7 @@ def tsne_stages(
     content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     recipe = record.settings["recipe"]["name"]
-    title = f"{LABELS.get(recipe, recipe)} on {split.name}: clusters gather, stage by stage"
+    title = f"{label_of(recipe)} on {split.name}: clusters gather, stage by stage"
     body = f"""<h1>{escape(title)}</h1>
 <div class="controls">
 <label for="stage">stage</label>

@@ -6,7 +6,6 @@ For diagnosis, and for choosing a stage: nothing here may reach training.
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn import metrics
 from torch import Tensor
 
 
@@ -58,6 +57,8 @@ def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float
     (1979; lower is better), each by scikit-learn on Euclidean distances. Empty where they are undefined: one cluster,
     or as many as images.
     """
+    from sklearn import metrics  # a second to import, and no other function here needs it
+
     points, labels = features.float().cpu().numpy(), _integers(pseudo_labels)
     if not 1 < len(np.unique(labels)) < len(labels):
         return {}

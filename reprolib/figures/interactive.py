@@ -7,7 +7,6 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
 from PIL import Image
 
 from reprolib import paths
@@ -85,6 +84,8 @@ def gathered(xy: np.ndarray, pseudo_labels: np.ndarray) -> np.ndarray:
 
 def _empty_plot(xy: np.ndarray) -> str:
     """The axes, with one point for each image; the page's script puts in place and color."""
+    import plotly.graph_objects as go  # of all figures this one alone needs it
+
     low, high = xy.min(0), xy.max(0)
     margin = 0.04 * (high - low).max()
     ranges = np.stack([low - margin, high + margin], 1).tolist()

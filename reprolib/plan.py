@@ -73,7 +73,7 @@ def make_plan(
     precision = choose_precision(precision, device)
     split = dataset
     if isinstance(dataset, str):
-        split = load_dataset(dataset, root=data_root, train_order=recipe.train_order)
+        split = load_dataset(dataset, root=data_root, train_order=recipe.train_order, junk=recipe.junk)
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     split = split if samples is None else split.keep_samples(samples, seed=seed)
     require_usable(split)

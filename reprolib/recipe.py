@@ -76,6 +76,7 @@ class Recipe:
     augmentation: Literal["reid", "instance", "none"] = "reid"
     frames_per_tracklet: int = 16  # video: frames sampled from a tracklet in training
     frames_at_most: int = 900  # video: frames of a tracklet used in evaluation
+    junk: Literal["left_out", "in_gallery"] = "left_out"  # Market-1501: 15,913 gallery images, or 19,732 with its junk
     # The stage kept: of best rank-1 on the test set, as both papers did, or on training identities left out; the last;
     # or, for who has no labels, the one with the best silhouette of its clusters.
     selection: Literal["test", "last", "validation", "silhouette"] = "test"

@@ -158,6 +158,14 @@ def test_market1501_leaves_out_junk_and_keeps_distractors(tmp_path):
     assert (split.query.pids.tolist(), split.query.camids.tolist()) == ([1, 1488], [0, 5])
     assert (split.gallery.pids.tolist(), split.gallery.camids.tolist()) == ([0, 1, 1488], [3, 1, 1])
     assert names(split.gallery) == [[name] for name in MARKET["bounding_box_test"][2:]]
+
+
+def test_market1501_with_junk_in_its_gallery_as_the_papers_count_it(tmp_path):
+    draw_dataset("market1501", tmp_path)
+    split = load("market1501", tmp_path, junk="in_gallery")
+    assert names(split.gallery) == [[name] for name in MARKET["bounding_box_test"]]
+    assert split.gallery.pids.tolist() == [-1, -1, 0, 1, 1488]
+    assert len(split.query) == 2
     assert not split.is_video
 
 
@@ -400,6 +408,10 @@ def test_unknown_names_are_answered_with_the_known():
         load_dataset("market")
     with pytest.raises(ValueError, match="'random' is not one of shuffled, sorted"):
         load_dataset("market1501", train_order="random")
+    with pytest.raises(ValueError, match="junk 'in_gallery' of mars is not left_out, or in_gallery, which market1501"):
+        load_dataset("mars", junk="in_gallery")
+    with pytest.raises(ValueError, match="junk 'kept' of market1501 is not left_out"):
+        load_dataset("market1501", junk="kept")
     with pytest.raises(ValueError, match="'synthetic' is not one of market1501"):
         check("synthetic")
 

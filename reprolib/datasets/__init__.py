@@ -41,7 +41,11 @@ SHUFFLE_SEED = 2019  # one order for everyone; a run's own seed decides nothing 
 
 
 def load_dataset(
-    name: str, *, root: str | Path | None = None, train_order: Literal["shuffled", "sorted"] = "shuffled"
+    name: str,
+    *,
+    root: str | Path | None = None,
+    train_order: Literal["shuffled", "sorted"] = "shuffled",
+    junk: Literal["left_out", "in_gallery"] = "left_out",
 ) -> Split:
     """A dataset, ready to train and evaluate on.
 
@@ -53,16 +57,22 @@ def load_dataset(
         root: folder of the datasets, or the dataset's own; None takes ``$REPROLIB_DATA``, else ``data/``.
         train_order: "shuffled", so that the order tells nothing of identities; or "sorted", identity by identity, as
             the released programs have it: only to show what that order gives away.
+        junk: what becomes of Market-1501's junk, "left_out" as in the authors' archive of either program, or
+            "in_gallery", where the papers' count of 19,732 has it: each one then a wrong answer to every query.
 
     Raises:
-        ValueError: an unknown name or order.
+        ValueError: an unknown name or order, or junk of a dataset that has none.
         DatasetError: the dataset is missing, incomplete or damaged; the message names the paths and the remedy.
     """
     if name not in NAMES:
         raise ValueError(f"dataset {name!r} is not one of {', '.join(NAMES)}")
     if train_order not in ("shuffled", "sorted"):
         raise ValueError(f"train_order {train_order!r} is not one of shuffled, sorted")
+    if junk not in ("left_out", "in_gallery") or (junk == "in_gallery" and name != "market1501"):
+        raise ValueError(f"junk {junk!r} of {name} is not left_out, or in_gallery, which market1501 alone has")
     split = _load(name, root) if name in READERS else _synthesize(name)
+    if junk == "in_gallery":
+        split = market1501.with_junk(split, locate(SOURCES[name], paths.data_root(root)))
     if train_order == "sorted":
         return split.reorder(np.argsort(split.train_pids, kind="stable"))
     return split.shuffle(seed=SHUFFLE_SEED)

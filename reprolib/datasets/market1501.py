@@ -5,9 +5,10 @@ stays in the gallery. A few names of the original release end in ``.jpg.jpg``.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from reprolib.datasets.folders import image_split
+from reprolib.datasets.folders import image_files, image_split, labelled
 from reprolib.datasets.split import Split
 
 NAME = re.compile(r"(-1|\d{4})_c([1-6])s\d_\d{6}_\d{2}\.jpg(?:\.jpg)?")
@@ -16,3 +17,9 @@ NAME = re.compile(r"(-1|\d{4})_c([1-6])s\d_\d{6}_\d{2}\.jpg(?:\.jpg)?")
 def read(folder: Path, problems: list[str]) -> Split:
     """The dataset in ``folder``; what is wrong with it is added to ``problems``."""
     return image_split("market1501", folder, NAME, problems)
+
+
+def with_junk(split: Split, folder: Path) -> Split:
+    """The dataset that was read from ``folder``, with the gallery's junk (pid -1) left in."""
+    files = image_files(folder / "bounding_box_test", NAME, problems=[])
+    return replace(split, gallery=labelled([((path,), int(match[1]), int(match[2]) - 1) for path, match in files]))

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from reprolib.devices import autocast, computing_in
+from reprolib.devices import autocast, computing_in, keeping_freed_memory
 from reprolib.images import Images, crop_and_resize, whole_boxes
 from reprolib.model import Model, Output
 
 
+@keeping_freed_memory()
 @torch.inference_mode()
 def extract(
     model: Model,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reprolib.capture import Captured
-from reprolib.devices import autocast, computing_in
+from reprolib.devices import autocast, computing_in, keeping_freed_memory
 from reprolib.epochs import epoch_batches
 from reprolib.images import Images, crop_and_resize
 from reprolib.memory import LookupTable, repelled_loss
@@ -75,7 +75,8 @@ def train_stage(
     advance = Captured(training.step, device) if alone_on_gpu else training.step
     labels = pseudo_labels.to(device)
     model.train()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_in(precision, device):
+    own_random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with own_random_state, computing_in(precision, device), keeping_freed_memory():
         torch.manual_seed(seed)  # dropout draws from the default generator
         losses = training.restore(team.tell(checkpoint.load() if checkpoint else {}))
         for epoch, rate in list(enumerate(learning_rates))[len(losses) :]:

@@ -11,9 +11,10 @@ from statistics import mean, stdev
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from reprolib.assessment import select_stage
-from reprolib.claims import by_seed, columns
+from reprolib.claims import by_seed, column, columns
 from reprolib.recipe import DBC, DBC_RELEASED, Recipe
 from reprolib.record import RunRecord
 
@@ -97,13 +98,29 @@ def prices(
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`prices` by change: mean and deviation over the seeds, and in how many of them it went up."""
     rows = {}
-    for (column, change), group in table.groupby(["column", "change"], sort=False):
+    for (place, change), group in table.groupby(["column", "change"], sort=False):
         points = group["points"].tolist()
         spread = f" ± {stdev(points):.1f}" if len(points) > 1 else ""
-        rows.setdefault(change, {})[column] = (
+        rows.setdefault(change, {})[place] = (
             f"{mean(points):+.1f}{spread} ({sum(p > 0 for p in points)}/{len(points)})"
         )
     return pd.DataFrame(rows).T.rename_axis("change").fillna("")
+
+
+def counted_in(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The same clusters, numbered as the released programs would have numbered them had the images lain in ``order``.
+
+    ``labels`` (stages, N), ``order`` (N,) the images from first to last. In both programs the smaller label survives a
+    merge and the labels are then closed up, so that clusters are numbered by their first image.
+    """
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    numbered = np.empty_like(labels)
+    for stage, own in enumerate(labels):
+        first = np.full(own.max() + 1, len(order))
+        np.minimum.at(first, own, place)
+        numbered[stage] = np.argsort(np.argsort(first))[own]
+    return numbered
 
 
 def rows_seen(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict[str, float]:
@@ -114,6 +131,7 @@ def rows_seen(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict[s
     cluster the row still is; "same identity", of another cluster's images, those of the image's identity; "chance",
     what that share would be were the rows of other clusters dealt out at random.
     """
+    pids = np.unique(pids, return_inverse=True)[1]
     table = np.zeros((before.max() + 1, pids.max() + 1))  # share of each identity in each old cluster
     np.add.at(table, (before, pids), 1)
     table /= table.sum(1, keepdims=True)
@@ -126,14 +144,39 @@ def rows_seen(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict[s
     }
 
 
-def rows_seen_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd.DataFrame:
-    """:func:`rows_seen` at every stage after the first, from the pseudo-labels (stages, N) that a run trained on."""
-    table = pd.DataFrame([rows_seen(before, after, pids) for before, after in pairwise(labels)])
-    return table.set_index(pd.RangeIndex(1, len(labels), name="stage")).assign(panel=_order(record))
+def rows_shared(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict[str, float]:
+    """How often two images in different clusters find rows of one and the same identity, whichever that is.
+
+    Arguments as for :func:`rows_seen`. Shares of the pairs of images: "of one identity", which training must not be
+    able to tell; and "any two".
+    """
+    pids = np.unique(pids, return_inverse=True)[1]
+    ones, new, people = np.ones(len(pids)), after.max() + 1, pids.max() + 1
+    old = sparse.csr_array((ones, (before, pids)), shape=(before.max() + 1, people))
+    rows = (sparse.diags_array(1 / old.sum(1)) @ old).tocsr()[:new]  # (new, people): shares of row k
+    members = sparse.csr_array((ones, (after, pids)), shape=(new, people))  # images of each identity in cluster k
+    squared, sizes = (rows * rows).sum(1), members.sum(1)
+    within = (members.T @ rows).toarray()  # (people, people): the rows that each identity's images find, summed
+    everyone = within.sum(0)
+    alike = (within**2).sum() - ((members * members).sum(1) * squared).sum(), members.sum(0) @ members.sum(0)
+    pairs = alike[1] - (members * members).sum()
+    any_alike, any_pairs = everyone @ everyone - (sizes**2 * squared).sum(), sizes.sum() ** 2 - (sizes**2).sum()
+    return {"of one identity": float(alike[0] / max(pairs, 1)), "any two": float(any_alike / max(any_pairs, 1))}
 
 
-def _order(record: RunRecord) -> str:
-    return "images " + record.settings["recipe"].get("train_order", "shuffled").replace("sorted", "sorted by identity")
+def rows_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd.DataFrame:
+    """:func:`rows_seen` and :func:`rows_shared` at every stage after the first, shuffled and sorted by identity.
+
+    ``labels`` (stages, N) are those that a run trained on, ``pids`` (N,) its images' identities; the clusters are the
+    run's in both orders.
+    """
+    orders = {"shuffled": np.arange(len(pids)), "sorted by identity": np.argsort(pids, kind="stable")}
+    rows = []
+    for name, order in orders.items():
+        for stage, (before, after) in enumerate(pairwise(counted_in(labels, order)), start=1):
+            entry = {"column": column(record), "order": name, "stage": stage}
+            rows.append(entry | rows_seen(before, after, pids) | rows_shared(before, after, pids))
+    return pd.DataFrame(rows)
 
 
 def average_precision(records: Sequence[RunRecord]) -> pd.DataFrame:

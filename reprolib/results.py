@@ -61,6 +61,7 @@ __all__ = [
     "stages",
     "stored",
     "tidy",
+    "train_pids",
     "verdict",
 ]
 
@@ -147,10 +148,19 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 def pseudo_labels(record: RunRecord) -> np.ndarray:
     """The pseudo-labels that each stage trained on, (stages, N)."""
+    return _labels(record, "pseudo_labels")
+
+
+def train_pids(record: RunRecord) -> np.ndarray:
+    """The identities of the images that a run trained on, (N,), which it never saw: for diagnosis alone."""
+    return _labels(record, "pids")
+
+
+def _labels(record: RunRecord, name: str) -> np.ndarray:
     for folder in (paths.LABELS, paths.STORED_LABELS):
         if (file := folder / f"{record.name}.npz").exists():
             with np.load(file) as content:
-                return content["pseudo_labels"]
+                return content[name]
     raise RecordError(f"{record.name}: its labels are not stored; run it again with --fresh")
 
 

@@ -1,6 +1,7 @@
 """The audit's recipes differ where they say they do, and its figures follow from the records."""
 
 from dataclasses import asdict
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -69,13 +70,42 @@ def test_losses_are_against_the_best_stage_on_the_test_set():
     assert lost.to_dict() == pytest.approx({"last": 20, "validation": 0})  # no silhouette in this record
 
 
-def test_rows_are_looked_at_in_every_stage_but_the_first():
-    labels, pids = np.array([[0, 1, 2, 3], [0, 1, 1, 2], [0, 0, 0, 1]]), np.array([0, 0, 1, 1])
-    run = record(audit.in_order(DBC_RELEASED), 0.3)
-    table = audit.rows_seen_by_stage(run, labels, pids)
-    assert table.index.tolist() == [1, 2]
-    assert table["own"].tolist() == [0.5, 0.25]
-    assert set(table["panel"]) == {"images sorted by identity"}
+def test_clusters_are_numbered_by_their_first_image_in_an_order():
+    labels = np.array([[0, 1, 2, 3], [0, 1, 0, 2]])
+    assert audit.counted_in(labels, np.arange(4)).tolist() == labels.tolist()
+    assert audit.counted_in(labels, np.array([3, 2, 1, 0])).tolist() == [[3, 2, 1, 0], [1, 2, 1, 0]]
+
+
+def pairs_that_share_a_row(before, after, pids, *, of_one_identity: bool) -> float:
+    """Literally: over the pairs in different clusters, the chance that an image drawn from each's row is of one."""
+    shares = []
+    for i, j in permutations(range(len(pids)), 2):
+        if after[i] != after[j] and (pids[i] == pids[j] or not of_one_identity):
+            one, other = pids[before == after[i]], pids[before == after[j]]
+            shares.append(np.mean([a == b for a in one for b in other]))
+    return np.mean(shares) if shares else 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shared_rows_equal_a_literal_count(seed):
+    rng = np.random.default_rng(seed)
+    pids, before = rng.integers(0, 4, 20), np.unique(rng.integers(0, 15, 20), return_inverse=True)[1]
+    merged = np.arange(before.max() + 1)
+    merged[rng.choice(len(merged), 3, replace=False)] = merged[0]
+    after = np.unique(merged[before], return_inverse=True)[1]
+    seen = audit.rows_shared(before, after, pids)
+    assert seen["of one identity"] == pytest.approx(pairs_that_share_a_row(before, after, pids, of_one_identity=True))
+    assert seen["any two"] == pytest.approx(pairs_that_share_a_row(before, after, pids, of_one_identity=False))
+
+
+def test_images_sorted_by_identity_are_led_together_and_shuffled_ones_are_not():
+    pids = np.repeat(np.arange(40), 25)
+    labels = np.stack([np.arange(1000), np.maximum(np.arange(1000) - 50, 0)])
+    shuffled = np.random.default_rng(0).permutation(1000)
+    table = audit.rows_by_stage(record(DBC_RELEASED, 0.3), labels[:, shuffled], pids[shuffled])
+    shares = table.set_index("order")["of one identity"]
+    assert shares["sorted by identity"] > 0.9
+    assert shares["shuffled"] == pytest.approx(table["any two"].mean(), abs=0.02)
 
 
 def test_both_average_precisions_stand_beside_each_other():

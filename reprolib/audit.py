@@ -101,9 +101,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for (place, change), group in table.groupby(["column", "change"], sort=False):
         points = group["points"].tolist()
         spread = f" ± {stdev(points):.1f}" if len(points) > 1 else ""
-        rows.setdefault(change, {})[place] = (
-            f"{mean(points):+.1f}{spread} ({sum(p > 0 for p in points)}/{len(points)})"
-        )
+        rows.setdefault(change, {})[place] = f"{mean(points):+.1f}{spread} ({sum(p > 0 for p in points)}/{len(points)})"
     return pd.DataFrame(rows).T.rename_axis("change").fillna("")
 
 
@@ -174,7 +172,12 @@ def rows_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd
     rows = []
     for name, order in orders.items():
         for stage, (before, after) in enumerate(pairwise(counted_in(labels, order)), start=1):
-            entry = {"column": column(record), "order": name, "stage": stage}
+            entry = {
+                "recipe": record.settings["recipe"]["name"],
+                "column": column(record),
+                "order": name,
+                "stage": stage,
+            }
             rows.append(entry | rows_seen(before, after, pids) | rows_shared(before, after, pids))
     return pd.DataFrame(rows)
 

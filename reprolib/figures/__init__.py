@@ -13,7 +13,7 @@ from reprolib.figures.curves import (
 from reprolib.figures.interactive import tsne_stages
 from reprolib.figures.people import clusters, contact_sheet, first_frames, people, tracklets
 from reprolib.figures.points import plane, sphere, tsne
-from reprolib.figures.style import use_style
+from reprolib.figures.style import label_of, use_style
 
 __all__ = [
     "bars",
@@ -22,6 +22,7 @@ __all__ = [
     "contact_sheet",
     "first_frames",
     "growth",
+    "label_of",
     "long_tail",
     "people",
     "plane",

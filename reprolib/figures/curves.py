@@ -153,16 +153,17 @@ def changes(tables: dict[str, pd.DataFrame], name: str) -> None:
     save(name)
 
 
-def shares(data: pd.DataFrame, name: str) -> None:
-    """Columns of a table, fractions, against its index, the stage; one panel a value of its column ``panel``."""
+def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
+    """Columns of a table, fractions ``of`` something, by its index, the stage; a panel a value of its ``panel``."""
     groups = list(dict.fromkeys(data["panel"]))
     figure, axes = plt.subplots(1, len(groups), figsize=(3.6 * len(groups), 2.8), squeeze=False, sharey=True)
     for ax, group in zip(axes[0], groups, strict=True):
         part = data[data["panel"] == group].drop(columns="panel").groupby(level=0).mean()
         for column, style in zip(part, ("-", "-", "--"), strict=False):
             ax.plot(part.index, 100 * part[column], style, lw=1.6, label=column)
-        ax.set(xlabel="stage (times merged)", ylabel="images (%)", ylim=(0, None))
+        ax.set(xlabel="stage (times merged)", ylabel=f"{of} (%)")
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         ax.annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+    axes[0, 0].set_ylim(0)  # after all are drawn: the panels share it
     legend(figure, axes)
     save(name)

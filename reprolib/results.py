@@ -14,6 +14,7 @@ from reprolib.claims import (
     ahead_from,
     close,
     column,
+    columns,
     conclude,
     declines,
     earlier,
@@ -102,15 +103,20 @@ def load_or_run(
     return records
 
 
-def stored(recipes: Sequence[Recipe], *, other_than: str | None = None) -> list[RunRecord]:
-    """The repository's finished records of these recipes, on every dataset or on every dataset but one."""
+def stored(recipes: Sequence[Recipe], *, other_than: str | None = None, at_least: int = 1) -> list[RunRecord]:
+    """The repository's finished records of these recipes, on every dataset or on every dataset but one.
+
+    Of a column, one dataset and network, that has fewer than ``at_least`` of the recipes there are none.
+    """
     records = [load_record(file) for file in sorted(paths.STORED_RUNS.glob("*.json"))]
-    return [
+    found = [
         record
         for recipe in recipes
         for record in records
         if is_of(record, recipe) and record.settings["dataset"] != other_than
     ]
+    recipes_of = {name: {r.settings["recipe"]["name"] for r in members} for name, members in columns(found).items()}
+    return [record for record in found if len(recipes_of[column(record)]) >= at_least]
 
 
 def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchmark]:

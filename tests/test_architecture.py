@@ -76,3 +76,9 @@ def test_the_training_set_has_no_identity_to_look_at():
 def test_nothing_is_moved_to_cuda_behind_the_callers_back():
     for _, file, _ in modules():
         assert ".cuda()" not in file.read_text(), file
+
+
+@pytest.mark.parametrize("page", [*paths.ROOT.glob("*.md"), *paths.ROOT.glob("d*/*.md")], ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []

@@ -128,6 +128,15 @@ def test_a_missing_record_is_an_error_that_names_the_command(results_folder):
         results.load_or_run([BUC], dataset="synthetic", source="maybe")
 
 
+def test_of_columns_in_which_nothing_can_be_compared_there_are_no_records(results_folder):
+    for r in (record(OIM, 0.2, dataset="market1501"), record(BUC, 0.4, dataset="market1501"), record(BUC, 0.5)):
+        r.save()
+    paths.RUNS.rename(paths.STORED_RUNS)
+    assert len(results.stored([OIM, BUC])) == 3
+    assert {r.settings["dataset"] for r in results.stored([OIM, BUC], at_least=2)} == {"market1501"}
+    assert results.stored([OIM, BUC], other_than="market1501", at_least=2) == []
+
+
 def test_a_stored_record_is_found_by_its_whole_recipe(results_folder):
     write(record(BUC, 0.5))
     assert results.load_or_run([BUC], dataset="synthetic")[0].best["rank-1"] == 0.5

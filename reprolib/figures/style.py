@@ -74,4 +74,5 @@ def legend(figure, axes) -> None:
     entries = {}
     for ax in axes.flat:
         entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(3, len(entries)), fontsize=8)
+    columns = max(1, min(3, len(entries), int(figure.get_figwidth() // 1.9)))  # of the longest names, at this size
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=8)

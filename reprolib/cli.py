@@ -7,7 +7,7 @@ import typer
 
 from reprolib.recipe import RECIPES
 
-EMBEDDED_IDENTITIES = 24  # of 45: every notebook trained in minutes; the stored records have all
+EMBEDDED_IDENTITIES = 16  # of 45: every notebook trained in minutes; the stored records have all
 
 Engine = Annotated[
     Literal["here", "ray"], typer.Option(help="here: on this machine, one run after the other; ray: on a cluster.")

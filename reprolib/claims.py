@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,26 @@ def highest(best: Recipe, others: Sequence[Recipe], metric: str = "rank-1") -> M
 def close(one: Recipe, other: Recipe, *, within: float, metric: str = "rank-1") -> Margins:
     """``within`` points less the distance of the kept stages of two recipes."""
     return _in_pairs(one, other, lambda a, b: within - 100 * abs(a.best[metric] - b.best[metric]))
+
+
+def beyond_spread(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
+    """Points by which one's mean lead over another exceeds the lead's deviation over the seeds; two at the least."""
+
+    def margins(records: list[RunRecord]) -> list[float]:
+        leads = higher(better, worse, metric)(records)
+        return [mean(leads) - stdev(leads)] if len(leads) > 1 else []
+
+    return margins
+
+
+def within_spread(one: Recipe, other: Recipe, metric: str = "rank-1") -> Margins:
+    """Points by which the mean difference of two stays below its deviation over the seeds; two at the least."""
+
+    def margins(records: list[RunRecord]) -> list[float]:
+        differences = higher(one, other, metric)(records)
+        return [stdev(differences) - abs(mean(differences))] if len(differences) > 1 else []
+
+    return margins
 
 
 def earlier(first: Recipe, second: Recipe) -> Margins:

@@ -12,6 +12,7 @@ from reprolib import paths
 from reprolib.claims import (
     Claim,
     ahead_from,
+    beyond_spread,
     close,
     column,
     columns,
@@ -26,6 +27,7 @@ from reprolib.claims import (
     rises,
     scorecard,
     verdict,
+    within_spread,
 )
 from reprolib.datasets import DatasetError, load_dataset, summarize
 from reprolib.jobs import Job, train
@@ -38,6 +40,7 @@ from reprolib.timings import Benchmark, load_benchmark
 __all__ = [
     "Claim",
     "ahead_from",
+    "beyond_spread",
     "close",
     "column",
     "compare",
@@ -64,6 +67,7 @@ __all__ = [
     "tidy",
     "train_pids",
     "verdict",
+    "within_spread",
 ]
 
 

@@ -128,6 +128,14 @@ def test_a_missing_record_is_an_error_that_names_the_command(results_folder):
         results.load_or_run([BUC], dataset="synthetic", source="maybe")
 
 
+def test_a_difference_is_beyond_or_within_its_deviation_over_the_seeds():
+    records = [record(r, v, seed=s) for r, vs in ((OIM, (0.2, 0.3)), (BUC, (0.5, 0.4))) for s, v in enumerate(vs)]
+    deviation = 100 * 0.2 / 2**0.5  # of leads of 30 and 10 points
+    assert results.beyond_spread(BUC, OIM)(records) == pytest.approx([20 - deviation])
+    assert results.within_spread(BUC, OIM)(records) == pytest.approx([deviation - 20])
+    assert results.beyond_spread(BUC, OIM)(records[::2]) == results.within_spread(BUC, OIM)(records[::2]) == []
+
+
 def test_of_columns_in_which_nothing_can_be_compared_there_are_no_records(results_folder):
     for r in (record(OIM, 0.2, dataset="market1501"), record(BUC, 0.4, dataset="market1501"), record(BUC, 0.5)):
         r.save()

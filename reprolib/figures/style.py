@@ -18,6 +18,9 @@ COLORS = {
     "dbc_unregularized": "#fdae6b",
     "dbc_released": "#7f2704",
     "dbc_one_layer_head": "#fd8d3c",
+    "dbc_released_sorted": "#d7301f",
+    "dbc_released_but_table_start": "#9e9ac8",
+    "dbc_released_but_table_start_sorted": "#54278f",
     "oim": "#7f7f7f",
     "supervised": "#252525",
 }
@@ -31,6 +34,10 @@ LABELS = {
     "dbc_unregularized": "DBC without regularizer",
     "dbc_released": "DBC, released program",
     "dbc_one_layer_head": "DBC with BUC's head",
+    "dbc_released_sorted": "the same, images sorted",
+    "dbc_released_but_table_start": "released, but zeros",
+    "dbc_released_but_table_start_sorted": "but zeros, images sorted",
+    "buc_ward": "Ward",
     "oim": "OIM (no merging)",
     "supervised": "supervised",
 }

@@ -41,6 +41,12 @@ def test_its_parameters_are_literals(notebook):
 
 
 @every_notebook
+def test_what_is_not_trained_by_make_reproduce_is_not_changed_by_what_that_is_asked_for(notebook):
+    shared = {"dataset", "seeds", "identities", "samples", "data_root", "backbone", "weights", "image_size"}
+    assert "source" in batch.parameters(notebook) or not shared & batch.parameters(notebook)
+
+
+@every_notebook
 def test_its_cells_are_short_and_logic_lives_in_the_library(notebook):
     for cell in cells(notebook):
         tree = ast.parse(code(cell))

@@ -158,6 +158,7 @@ def test_market1501_leaves_out_junk_and_keeps_distractors(tmp_path):
     assert (split.query.pids.tolist(), split.query.camids.tolist()) == ([1, 1488], [0, 5])
     assert (split.gallery.pids.tolist(), split.gallery.camids.tolist()) == ([0, 1, 1488], [3, 1, 1])
     assert names(split.gallery) == [[name] for name in MARKET["bounding_box_test"][2:]]
+    assert not split.is_video
 
 
 def test_market1501_with_junk_in_its_gallery_as_the_papers_count_it(tmp_path):
@@ -166,7 +167,6 @@ def test_market1501_with_junk_in_its_gallery_as_the_papers_count_it(tmp_path):
     assert names(split.gallery) == [[name] for name in MARKET["bounding_box_test"]]
     assert split.gallery.pids.tolist() == [-1, -1, 0, 1, 1488]
     assert len(split.query) == 2
-    assert not split.is_video
 
 
 def test_dukemtmc_reid_in_its_published_layout(tmp_path):

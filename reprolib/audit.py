@@ -155,11 +155,12 @@ def rows_shared(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict
     members = sparse.csr_array((ones, (after, pids)), shape=(new, people))  # images of each identity in cluster k
     squared, sizes = (rows * rows).sum(1), members.sum(1)
     within = (members.T @ rows).toarray()  # (people, people): the rows that each identity's images find, summed
-    everyone = within.sum(0)
-    alike = (within**2).sum() - ((members * members).sum(1) * squared).sum(), members.sum(0) @ members.sum(0)
-    pairs = alike[1] - (members * members).sum()
-    any_alike, any_pairs = everyone @ everyone - (sizes**2 * squared).sum(), sizes.sum() ** 2 - (sizes**2).sum()
-    return {"of one identity": float(alike[0] / max(pairs, 1)), "any two": float(any_alike / max(any_pairs, 1))}
+    everyone, own = within.sum(0), (members * members).sum(1)
+    alike = (within**2).sum() - (own * squared).sum()  # pairs of a cluster see one row and do not count
+    pairs = (members.sum(0) ** 2).sum() - own.sum()
+    any_alike = everyone @ everyone - (sizes**2 * squared).sum()
+    any_pairs = sizes.sum() ** 2 - (sizes**2).sum()
+    return {"of one identity": float(alike / max(pairs, 1)), "any two": float(any_alike / max(any_pairs, 1))}
 
 
 def rows_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -23,23 +23,30 @@ def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
     """Where to write a file or folder that takes the place of ``target`` when the block ends.
 
     Written, flushed, renamed: a reader sees the old content or the new, never half of it. Nothing is left behind when
-    the block fails, and what a killed process left goes when the target is written again. ``shared``: no lock keeps
-    others from writing it at the same time.
+    the block fails, and what a killed process left goes when the target is written again or discarded. The name ends
+    in ``.partial``: give numpy an open file, or it adds a suffix of its own. ``shared``: no lock keeps others from
+    writing it at the same time.
 
     Raises:
         FolderError: the disk is full, or the folder may not be written to.
     """
-    scratch = target.with_name(f"{target.name}{f'.{os.getpid()}' if shared else ''}.partial")
+    scratch = _scratch(target, f".{os.getpid()}" if shared else "")
     try:
         with _explained(target.parent):
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir(parents=True)
-            yield (written := scratch / target.name)
-            for file in written.iterdir() if written.is_dir() else [written]:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove(scratch)
+            yield scratch
+            for file in scratch.iterdir() if scratch.is_dir() else [scratch]:
                 _flush(file)
-            written.replace(target)
+            scratch.replace(target)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _remove(scratch)
+
+
+def discard(target: Path) -> None:
+    """Remove a file or folder, and what a process that was killed while it wrote it left."""
+    _remove(target)
+    _remove(_scratch(target))
 
 
 @contextmanager
@@ -73,6 +80,18 @@ def _explained(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be written to ({error}); make room or give leave to write there, then give the same "
             "command again: what was saved is whole and is gone on from"
         ) from error
+
+
+def _scratch(target: Path, owner: str = "") -> Path:
+    return target.with_name(f"{target.name}{owner}.partial")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):  # who writes there is told what is wrong
+            path.unlink()
 
 
 def _flush(file: Path) -> None:

@@ -92,8 +92,8 @@ def _fill(cache: Path, sizes_file: Path, frames: Sequence[Path] | np.ndarray, im
         return
     with replacing(cache) as file:
         _, sizes = _decode(frames, image_size, file)
-        with replacing(sizes_file) as partial:
-            np.save(partial, sizes)
+        with replacing(sizes_file) as partial, partial.open("wb") as opened:
+            np.save(opened, sizes)
 
 
 def _decode(

@@ -163,8 +163,8 @@ class _Run:
         self.record.provenance["seconds"] = round(sum(sum(s["seconds"].values()) for s in self.record.stages), 1)
         labels = np.stack([np.load(self._stage_folder(s) / "labels.npy") for s in range(self.num_stages)])
         pids = self.data.split.train_pids
-        with replacing(paths.LABELS / f"{self.record.name}.npz") as partial:
-            np.savez_compressed(partial, pseudo_labels=labels.astype(np.int32), pids=pids.astype(np.int32))
+        with replacing(paths.LABELS / f"{self.record.name}.npz") as partial, partial.open("wb") as file:
+            np.savez_compressed(file, pseudo_labels=labels.astype(np.int32), pids=pids.astype(np.int32))
         self.record.save()
         return self.record
 

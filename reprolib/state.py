@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reprolib import paths
-from reprolib.files import replacing
+from reprolib.files import discard, replacing
 from reprolib.record import versions
 
 SAVE_EVERY = 60  # seconds, at least, from one save of a stage in the making to the next
@@ -89,7 +88,7 @@ def first_stage_folder(settings: dict) -> Path:
 
 def forget(folder: Path) -> None:
     """Remove a folder of this module, and the stage in the making that would have become it."""
-    shutil.rmtree(folder, ignore_errors=True)
+    discard(folder)
     Checkpoint(folder, {}).forget()
 
 
@@ -159,7 +158,7 @@ class Checkpoint:
 
     def forget(self) -> None:
         """Remove the file: the stage is whole, or not wanted any more."""
-        self.file.unlink(missing_ok=True)
+        discard(self.file)
 
 
 def _check(place: Path, then: dict, now: dict) -> None:

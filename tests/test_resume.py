@@ -81,13 +81,13 @@ def test_a_run_killed_at_twenty_random_moments_ends_in_the_same_record(whole, tm
         assert leftovers(folder) == []
 
 
-@pytest.mark.parametrize("write", [1, 2, 5, 7, 9, 16, 20])
-def test_a_run_killed_in_the_middle_of_a_write_ends_in_the_same_record(whole, tmp_path, write):
+@pytest.mark.parametrize(("write", "save_every"), [*((n, 0) for n in (1, 2, 5, 7, 9, 16, 20)), (2, 60)])
+def test_a_run_killed_in_the_middle_of_a_write_ends_in_the_same_record(whole, tmp_path, write, save_every):
     killed = start(tmp_path / "run", die_at_write=write)
     killed.join(PATIENCE)
     assert killed.exitcode == -9
     assert leftovers(tmp_path)
-    again = start(tmp_path / "run")
+    again = start(tmp_path / "run", save_every=save_every)
     again.join(PATIENCE)
     assert again.exitcode == 0
     assert figures(the_record(tmp_path / "run")) == figures(whole[0])

@@ -30,9 +30,17 @@ def start(folder: Path, target=None, **options) -> multiprocessing.Process:
     return process
 
 
-def work(folder: Path, *, epochs: int = 4, die_at_write: int | None = None, largest_file: int | None = None) -> None:
-    """Run BUC; every epoch is saved."""
+def work(
+    folder: Path,
+    *,
+    epochs: int = 4,
+    save_every: float = 0,
+    die_at_write: int | None = None,
+    largest_file: int | None = None,
+) -> None:
+    """Run BUC; every epoch is saved, or where ``save_every`` seconds have gone by."""
     _prepare(folder, "training")
+    state.SAVE_EVERY = save_every
     if die_at_write:
         _die_at_write(die_at_write)
     if largest_file:

@@ -34,18 +34,20 @@ def main(
     if device == "cuda" or not references:
         sizes = without_references(sizes)
     chosen = rows(sizes, up_to=up_to)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    benchmark = Benchmark(provenance(torch.device(device)) | {"cores": cores}, [])
+    full = references and not quick and up_to is None
+    folder = output or (paths.BENCH if full else None)
     with tqdm(chosen, unit="row") as progress:
-        measured = []
         for row in progress:
             progress.set_postfix_str(f"{row.piece}, {row.images:,}")
-            measured.append(measure(row, device))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    benchmark = Benchmark(provenance(torch.device(device)) | {"cores": cores}, measured)
+            benchmark.rows.append(measure(row, device))
+            if output:  # what was measured stays, should a later row fail
+                benchmark.save(output)
     for report in (table(benchmark), exponents([benchmark]).drop(columns="column")):
         typer.echo(report.to_string(index=False) + "\n")
-    full = references and not quick and up_to is None
-    if output or full:
-        typer.echo(benchmark.save(output or paths.BENCH))
+    if folder:
+        typer.echo(benchmark.save(folder))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from benchmarks.loops import QUICK, Sizes
 from benchmarks.measure import in_turns
 from reprolib import merge_clusters, paths, rank_gallery
 from reprolib.devices import choose_device
+from reprolib.quality import cluster_validity
 from reprolib.recipe import BUC
 from reprolib.record import provenance
 from reprolib.timings import Benchmark
@@ -86,7 +87,7 @@ def measure(piece: str, sizes: Sizes, batch: int, precision: str, device: torch.
 def whole_run(sizes: Sizes, precision: str, rows: list[dict], device: torch.device) -> list[dict]:
     """Seconds of each part in a later stage and in BUC's whole schedule, added up from what was measured.
 
-    The plain loop's merging and ranking are not measured and count as nothing.
+    The plain loop's merging and ranking are not measured and count as nothing; it asks for no validity.
     """
     epochs, stages = loops.epochs_of_a_run(sizes)
     measured = {(r["piece"], r["batch"]): r for r in rows if r["precision"] == precision}
@@ -95,16 +96,18 @@ def whole_run(sizes: Sizes, precision: str, rows: list[dict], device: torch.devi
     epoch = {name: s * (sizes.train // PAPERS_BATCH) for name, s in train["seconds"].items()}
     image = {name: s / large["batch"] for name, s in large["seconds"].items()}
     tested = sizes.query + sizes.gallery
-    merging, ranking = _merging(sizes, device), _ranking(sizes, device)
+    merging, ranking, validity = _merging(sizes, device), _ranking(sizes, device), _validity(sizes, device)
     ours = {
         "train": (2 * epoch[OURS] + train["capture"], epochs * epoch[OURS] + stages * train["capture"]),
-        "extract": (sizes.train * image[OURS], (stages - 1) * sizes.train * image[OURS]),
+        "extract": (sizes.train * image[OURS], stages * sizes.train * image[OURS]),
+        "validity": (validity, (stages - 1) * validity),  # the first stage, before any merge, has none
         "merge": (merging, (stages - 1) * merging),
         "evaluate": (tested * image[OURS] + ranking, (stages + 1) * (tested * image[OURS] + ranking)),
     }
     plain = {
         "train": (2 * epoch[PLAIN], epochs * epoch[PLAIN]),
         "extract": (sizes.train * image[PLAIN], (stages - 1) * sizes.train * image[PLAIN]),
+        "validity": (0.0, 0.0),
         "merge": (0.0, 0.0),
         "evaluate": (tested * image[PLAIN], (stages + 1) * tested * image[PLAIN]),
     }
@@ -120,6 +123,13 @@ def _merging(sizes: Sizes, device: torch.device) -> float:
     labels, merges = torch.arange(sizes.train, device=device), BUC.merges_per_stage(sizes.train)
     call = {"": lambda: merge_clusters(features, labels, criterion=BUC.criterion, merges_per_stage=merges)}
     return median(in_turns(call, sizes.repetitions, device.type)[""])
+
+
+def _validity(sizes: Sizes, device: torch.device) -> float:
+    features, identities = inputs.features(sizes.train, 2048, device=str(device))
+    labels = inputs.clusters(identities, sizes.train // 2)
+    call = {"": lambda: cluster_validity(features, labels)}
+    return median(in_turns(call, 1, device.type)[""])
 
 
 def _ranking(sizes: Sizes, device: torch.device) -> float:

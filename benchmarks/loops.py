@@ -55,7 +55,7 @@ def train_ours(sizes: Sizes, batch: int, precision: str, device: torch.device) -
     """Seconds of a batch in each epoch of a stage but the first, and how much longer that takes: the capture."""
     recipe = replace(BUC, batch_size=batch)
     images, model = resident(sizes, sizes.train, device), _model(sizes).place(device)
-    table = LookupTable(sizes.train, recipe.embedding_dim, device=device)
+    table = LookupTable(sizes.train, recipe.embedding_dim, normalize=recipe.normalize_table, device=device)
     ends = [time.perf_counter()]
     train_stage(
         model,

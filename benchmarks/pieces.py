@@ -14,7 +14,6 @@ from benchmarks import inputs
 from benchmarks.rows import LITERAL, SCIPY, SKLEARN, TORCHMETRICS, Row
 from reprolib import LookupTable, merge_clusters, rank_gallery
 from reprolib.recipe import BUC_UNREGULARIZED, DBC_UNREGULARIZED, RECIPES
-from tests import reference, reference_evaluation
 
 OURS, PRODUCT, FAST_PRODUCT = "ours", "product", "product in TF32"
 TREES = {"minimum tree": (BUC_UNREGULARIZED, "single"), "average tree": (DBC_UNREGULARIZED, "average")}
@@ -50,6 +49,8 @@ def _stage(row: Row, device: str) -> dict[str, Call]:
     features, labels, settings = _stage_inputs(row, device)
     calls = {OURS: partial(merge_clusters, features, labels, **settings), **_products(features, features)}
     if LITERAL in row.against:
+        from tests import reference  # not at the top: where no literal loop is asked for another package may be tests
+
         calls[LITERAL] = partial(reference.merge_clusters, features.tolist(), labels.tolist(), **settings)
     if SCIPY in row.against:
         calls[SCIPY] = partial(hierarchy.linkage, features.numpy(), TREES[row.piece][1])
@@ -92,6 +93,8 @@ def _ranking(row: Row, device: str) -> dict[str, Call]:
 
 
 def _rank_literally(query: Tensor, gallery: Tensor, ids: dict[str, Tensor]) -> object:
+    from tests import reference_evaluation
+
     distances = torch.cdist(query, gallery).tolist()
     return reference_evaluation.ranking_reference(distances, *(v.tolist() for v in ids.values()), top_k=50)
 

@@ -95,7 +95,7 @@ def costs(images: int, rates: Rates = H200) -> Iterator[Cost]:
     table = 2 * images / BUC.batch_size * rows * DIM * FLOAT / rates.bandwidth
     yield Cost("training: the table", images, table, images * DIM * FLOAT)
     merged = len(counts) - 1  # stages that end in a merge
-    yield Cost("features", images, merged * images * forward, images * DIM * FLOAT)
+    yield Cost("features", images, len(counts) * images * forward, images * DIM * FLOAT)
     exact = merged * images**2 * DIM
     sent = merged * images * DIM * FLOAT / rates.link  # every GPU sees every feature once a stage
     yield Cost("BUC: exact pairs", images, exact / rates.pairs, images * DIM * FLOAT, latency=sent)

@@ -1,9 +1,10 @@
-"""``python -m benchmarks.session``: all that is to be measured on a GPU, the smallest first, in the time there is.
+"""``python -m benchmarks.session``: all that is to be measured on a GPU, what matters most first, in the time there is.
 
 Each piece is a process of its own with its output in ``<output>/logs``; one that fails or runs out of time stops no
 other. The same command goes on: pieces that are done are passed over, and runs go on after their last epoch saved.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -29,11 +30,9 @@ def pieces(output: Path, weights: Path | None, *, quick: bool = False) -> dict[s
     """By name, in order: a module's command line, or a recipe with its dataset, seed and settings."""
     size = ["--quick"] if quick else []
     device = [] if quick else ["--device", "cuda"]
-    found = {
-        "bench-gpu": ["-m", "benchmarks.gpu", *size, "--output", str(output / "bench" / "training")],
-        "bench": ["-m", "benchmarks", *device, *size, "--output", str(output / "bench")],
-    }
-    found |= {recipe.name: [recipe, "cifar10", 0, {}] for recipe in RECIPES.values() if "cifar10" in recipe.name}
+    found = {"bench-gpu": ["-m", "benchmarks.gpu", *size, "--output", str(output / "bench" / "training")]}
+    bench = {"bench": ["-m", "benchmarks", *device, *size, "--output", str(output / "bench")]}
+    cifar10 = {recipe.name: [recipe, "cifar10", 0, {}] for recipe in RECIPES.values() if "cifar10" in recipe.name}
     network = {} if weights is None else {"backbone": "mobilenet_v2", "weights": str(weights)}
 
     def market(*recipes: Recipe, seed: int = 0) -> dict[str, list]:
@@ -43,10 +42,11 @@ def pieces(output: Path, weights: Path | None, *, quick: bool = False) -> dict[s
         settings = {"backbone": "resnet50", "weights": "none", "precision": precision}
         return {f"market1501 resnet50 {precision}": [BUC, "market1501", 0, settings]}
 
-    found |= market(*METHODS) | time_of_resnet50("bf16")
+    found |= market(*METHODS) | time_of_resnet50("bf16") | bench
     found |= market(*(BUC.with_linkage(linkage) for linkage in ("maximum", "centroid")))
     found |= market(*(BUC.with_weight(w) for w in BUC_WEIGHTS), *(DBC.with_weight(w) for w in DBC_WEIGHTS))
-    return found | market(*METHODS, seed=1) | market(*METHODS, seed=2) | time_of_resnet50("tf32")
+    found |= market(*METHODS, seed=1) | market(*METHODS, seed=2)
+    return found | time_of_resnet50("tf32") | cifar10  # CIFAR-10 has four times the images, and so the steps
 
 
 @app.command()
@@ -71,12 +71,13 @@ def main(
     again = [sys.executable, "-m", "benchmarks.session", "--output", str(output), *(["--quick"] if quick else [])]
     for option, path in (("--data-root", data_root), ("--weights", weights)):
         again += [] if path is None else [option, str(path.resolve())]
-    outcomes = {}
+    report = output / "session.json"
+    outcomes = json.loads(report.read_text()) if report.exists() else {}
     for name, piece in todo.items():
         if name.startswith(begins):
             command = [sys.executable, *piece] if piece[0] == "-m" else [*again, "--only", name]
             outcomes[name] = attempt(name, command, output, left=end - time.monotonic())
-            write_json(output / "session.json", outcomes)
+            write_json(report, outcomes)
             typer.echo(f"{name:<50} {outcomes[name]}")
 
 

@@ -18,7 +18,7 @@ from reprolib.claims import by_seed, column, columns
 from reprolib.recipe import DBC, DBC_RELEASED, Recipe
 from reprolib.record import RunRecord
 
-RULES = ("last", "validation", "silhouette")  # beside "test", which both papers used
+RULES = ("last", "validation", "silhouette")  # beside "test": what both programs do where the papers say "validation"
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,16 @@ class Difference:
 DIFFERENCES = (
     Difference("table at a stage's start", "not said (BUC: zeros)", "means of the old clusters", ("table_start",)),
     Difference(
-        "regularizer", "λ = 0.1", "computed, not ranked by", ("criterion.regularizer", "criterion.regularizer_weight")
+        "regularizer",
+        "λ = 0.5, best 0.1 (Fig. 4)",
+        "computed, not ranked by",
+        ("criterion.regularizer", "criterion.regularizer_weight"),
     ),
     Difference("distance", "Euclidean", "squared", ("criterion.distance",)),
     Difference("ranking of pairs", "after each merge", "once a stage", ("criterion.ranking", "criterion.absorbed")),
     Difference("dispersion within a cluster", "Σ / n, Eq. 3", "Σ / n²", ("criterion.dispersion",)),
     Difference("rows of the table", "(V + v) / 2", "to unit length after", ("normalize_table",)),
-    Difference("dropout", "not said", "after the normalization", ("dropout_position",)),
+    Difference("dropout", "not said; v has unit length", "after the normalization", ("dropout_position",)),
     Difference("learning rate falls", "after 15 epochs", "after 16", ("learning_rate_drop",)),
     Difference("embedding head", "2 layers of 1024", "1 layer of 2048", ("embedding_dim", "embedding_layers")),
 )
@@ -168,7 +171,12 @@ def rows_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd
 
     ``labels`` (stages, N) are those that a run trained on, ``pids`` (N,) its images' identities; the clusters are the
     run's in both orders.
+
+    Raises:
+        ValueError: a run on images that were sorted already.
     """
+    if record.settings["recipe"].get("train_order") == "sorted":
+        raise ValueError(f"{record.name}: its images were sorted; take the same run on shuffled ones")
     orders = {"shuffled": np.arange(len(pids)), "sorted by identity": np.argsort(pids, kind="stable")}
     rows = []
     for name, order in orders.items():

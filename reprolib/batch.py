@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
+import torch
 from tqdm.auto import tqdm
 
 from reprolib import paths
@@ -44,7 +46,7 @@ def execute(
 ) -> str | None:
     """Run one notebook in a process of its own; its error, or None.
 
-    The executed copy lands in ``<results>/executed``, records, tables and figures beside it. ``environment`` is added
+    The executed copy lands in ``<results>/executed``, records, verdicts and figures beside it. ``environment`` is added
     to that of this process.
     """
     target = results / "executed" / notebook.name
@@ -64,20 +66,22 @@ def execute(
     own = {"REPROLIB_RESULTS": str(results), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
     everything = os.environ | own | (environment or {})
     done = subprocess.run(command, env=everything, cwd=paths.NOTEBOOKS, capture_output=True, text=True)
-    return None if done.returncode == 0 else done.stderr[-2000:]
+    return None if done.returncode == 0 else done.stderr[-2000:] or f"ended with status {done.returncode}"
 
 
 def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> dict[str, str]:
-    """Run the notebooks, as many at once as there are cores; {name: error} of those that failed.
+    """Run the notebooks, as many at once as there are cores, or GPUs; {name: error} of those that failed.
 
     Raises:
         ValueError: a parameter that none of the notebooks has.
     """
     _require_known(values)
+    if notebooks == select([]):  # what is concluded now is all there is
+        shutil.rmtree(results / "verdicts", ignore_errors=True)
     return _execute_all(notebooks, values, results=results)
 
 
-def wanted(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> list[Job]:
+def wanted(notebooks: list[Path], values: dict[str, str]) -> list[Job]:
     """The runs that the notebooks would train, each once; they are executed as far as they ask for them.
 
     Raises:
@@ -86,7 +90,7 @@ def wanted(notebooks: list[Path], values: dict[str, str], *, results: Path = REP
     _require_known(values)
     asking = [n for n in notebooks if "load_or_run(" in n.read_text(encoding="utf-8")]
     with TemporaryDirectory() as folder:
-        _execute_all(asking, values, results=results, environment={NOTE_IN: folder})
+        _execute_all(asking, values, results=Path(folder) / "results", environment={NOTE_IN: folder})
         return noted(Path(folder))
 
 
@@ -98,7 +102,7 @@ def _require_known(values: dict[str, str]) -> None:
 
 def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = max(1, min(cores, len(notebooks)))
+    workers = max(1, min(torch.cuda.device_count() or cores, len(notebooks)))  # a GPU has room for one that trains
     failures = {}
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -107,7 +111,7 @@ def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[s
 
         def work(notebook: Path) -> None:
             error = execute(notebook, values, threads=max(1, cores // workers), **how)
-            if error:
+            if error is not None:
                 failures[notebook.name] = error
             bar.set_postfix_str(notebook.stem)
             bar.update()

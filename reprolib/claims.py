@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from reprolib import paths
-from reprolib.recipe import Recipe
+from reprolib.recipe import Criterion, Recipe
 from reprolib.record import RecordError, RunRecord, write_json
 from reprolib.timings import Benchmark
 
@@ -83,18 +83,30 @@ def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1"
     return _in_pairs(better, worse, lead)
 
 
-def rises(recipe: Recipe, metric: str = "rank-1") -> Margins:
-    """Points from the first stage, before any merge, to the stage kept."""
-    return _in_each(recipe, lambda r: 100 * (r.best[metric] - r.curve(metric)[0]))
+def rises(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1") -> Margins:
+    """Points from the first stage to the stage kept, beyond those that training without a merge gains so.
+
+    The stage kept is the best of many on the test set, so that some gain is there whatever is done.
+    """
+
+    def gain(record: RunRecord) -> float:
+        return 100 * (record.best[metric] - record.curve(metric)[0])
+
+    return _in_pairs(recipe, unmerged, lambda a, b: gain(a) - gain(b))
 
 
-def declines(recipe: Recipe, metric: str = "rank-1") -> Margins:
-    """Points from the stage kept down to the last one."""
-    return _in_each(recipe, lambda r: 100 * (r.best[metric] - r.curve(metric)[-1]))
+def declines(recipe: Recipe, metric: str = "rank-1", *, last: int = 3) -> Margins:
+    """Points by which the mean of the last stages lies below that of as many before them."""
+
+    def fall(record: RunRecord) -> float:
+        curve = record.curve(metric)
+        return 100 * (mean(curve[-2 * last : -last]) - mean(curve[-last:]))
+
+    return _in_each(recipe, fall)
 
 
 def gradual(recipe: Recipe, metric: str = "rank-1", *, at_least: float = 0.8) -> Margins:
-    """Spearman's rank correlation of metric and stage, up to the stage kept, less ``at_least``."""
+    """Spearman's rank correlation of metric and stage, from the first to the stage kept, less ``at_least``."""
 
     def excess(record: RunRecord) -> float:
         curve = record.curve(metric)[: record.selected + 1]
@@ -121,8 +133,10 @@ def _in_each(recipe: Recipe, margin: Callable[[RunRecord], float]) -> Margins:
 
 def is_of(record: RunRecord, recipe: Recipe) -> bool:
     """Same settings; one that is newer than the record counts by its default, which is what the record ran with."""
-    defaults = {f.name: f.default for f in fields(Recipe)}
-    return defaults | record.settings["recipe"] == recipe.settings()
+    then = {f.name: f.default for f in fields(Recipe)} | record.settings["recipe"]
+    if then["criterion"]:
+        then["criterion"] = {f.name: f.default for f in fields(Criterion)} | then["criterion"]
+    return then == recipe.settings()
 
 
 def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:
@@ -131,7 +145,7 @@ def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord
 
 
 def column(record: RunRecord | Benchmark) -> str:
-    """What numbers stand under and are never mixed: dataset, backbone and image size; the machine of a benchmark."""
+    """What numbers stand under and are never mixed: dataset, network, image size, precision; a benchmark's machine."""
     if isinstance(record, Benchmark):
         return record.column
     s = record.settings
@@ -140,7 +154,8 @@ def column(record: RunRecord | Benchmark) -> str:
     height, width = s["image_size"]
     weights = s["weights"].split()[0]
     pretrained = {"none": "from scratch"}.get(weights, "ImageNet" if "imagenet" in weights.lower() else weights)
-    return f"{s['dataset']}{subset} · {s['backbone']} {pretrained} {height}×{width}"
+    precision = f" {s['precision']}" if "precision" in s else ""  # unsaid: float32
+    return f"{s['dataset']}{subset} · {s['backbone']} {pretrained} {height}×{width}{precision}"
 
 
 def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
@@ -157,7 +172,7 @@ def judge(margins: list[float]) -> str:
         return "not attempted"
     if min(margins) > 0:
         return "reproduced"
-    return "partly" if mean(margins) > 0 else "not reproduced"
+    return "partly" if round(mean(margins), 9) > 0 else "not reproduced"  # a tie is none, however its sum is rounded
 
 
 def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expected: str, source: str = "stored") -> None:
@@ -183,7 +198,7 @@ def conclude(
 ) -> None:
     """The verdict on a claim from its margins in each column, one a seed; as ``verdict`` for claims without records.
 
-    Over several columns: reproduced if it is in all, not reproduced if in none, else partly.
+    Over several columns it is theirs if they agree, else partly.
     """
     rows = []
     for name, values in margins.items():
@@ -217,12 +232,18 @@ def conclusions(folder: Path) -> list[dict]:
     found = []
     for file in sorted(folder.glob("*.json")):
         try:
-            found.append(json.loads(file.read_text(encoding="utf-8")))
+            found.append(json.loads(file.read_text(encoding="utf-8")) | {"file": file})
         except ValueError as error:
             raise RecordError(f"{file}: not a verdict ({error}); run its notebook again") from error
     return found
 
 
-def scorecard(folder: Path) -> pd.DataFrame:
-    """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict."""
-    return pd.DataFrame(conclusions(folder), columns=["exhibit", "claim", "verdict"])
+def scorecard(folder: Path, *, since: float = 0.0) -> pd.DataFrame:
+    """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict, and the data with how many seeds.
+
+    ``since``: seconds since the epoch; what was concluded before is left out.
+    """
+    cards = [card for card in conclusions(folder) if card["file"].stat().st_mtime >= since]
+    for card in cards:
+        card["tried on"] = "; ".join(f"{row['column'].split(' · ')[0]} ({row['seeds']})" for row in card["columns"])
+    return pd.DataFrame(cards, columns=["exhibit", "claim", "verdict", "tried on"])

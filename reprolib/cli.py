@@ -1,5 +1,6 @@
 """The command line: run, reproduce, report, check-data."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -98,7 +99,7 @@ def run(
     for record in records if is_first() else []:
         best = record.best
         typer.echo(
-            f"{record.name}: stage {record.selected} of {len(record.stages)}, "
+            f"{record.name}: stage {record.selected} of 0-{len(record.stages) - 1}, "
             f"rank-1 {best['rank-1']:.1%}, mAP {best['mAP']:.1%} (step sum {best['mAP_step']:.1%})"
         )
 
@@ -106,13 +107,15 @@ def run(
 @app.command()
 def reproduce(
     notebooks: Annotated[list[str] | None, typer.Argument(help="Beginnings of names, such as 04; none: all.")] = None,
-    source: Annotated[str, typer.Option(help="run: train; stored: read the repository's records.")] = "run",
+    source: Annotated[
+        Literal["run", "stored"], typer.Option(help="run: train; stored: read the repository's records.")
+    ] = "run",
     dataset: Annotated[str, typer.Option(help="The dataset of every exhibit on images.")] = "synthetic",
     data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
     backbone: Annotated[str | None, typer.Option(help="As for run, on images.")] = None,
     weights: Annotated[str | None, typer.Option(help="As for run, on images.")] = None,
     image_size: Annotated[str | None, typer.Option(help="As for run, on images.")] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each recipe, with seeds 0, 1, ...")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each recipe, with seeds 0, 1, ...")] = 1,
     identities: Annotated[
         int | None,
         typer.Option(help=f"Train on so many identities, 0 for all [synthetic: {EMBEDDED_IDENTITIES}; else all]."),
@@ -136,7 +139,7 @@ def reproduce(
         size = _size(image_size)
         given = {
             "identities": identities or None,
-            "data_root": data_root and data_root.resolve(),
+            "data_root": data_root and paths.data_root(data_root),
             "backbone": backbone,
             "weights": Path(weights).resolve() if weights and Path(weights).is_file() else weights,
             "image_size": size and list(size),
@@ -153,12 +156,13 @@ def reproduce(
             wanted = batch.wanted(chosen, values)
             typer.echo(f"the notebooks ask for {len(wanted)} runs")
             cluster.train(wanted, address=address, results=batch.REPRODUCED)
+        begun = time.time() - 1  # the clock of files may lag behind
         failures = batch.reproduce(chosen, values)
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
-    typer.echo(f"executed notebooks, records, tables and figures: {batch.REPRODUCED.relative_to(paths.ROOT)}")
-    for row in results.scorecard(batch.REPRODUCED / "verdicts").itertuples():
+    typer.echo(f"executed notebooks, records, verdicts and figures: {batch.REPRODUCED.relative_to(paths.ROOT)}")
+    for row in results.scorecard(batch.REPRODUCED / "verdicts", since=begun).itertuples():
         typer.echo(f"{row.verdict:<15} {row.exhibit:<14} {row.claim}")
     for name, error in failures.items():
         typer.secho(f"failed: {name}\n{error}", fg="red", err=True)
@@ -169,7 +173,7 @@ def reproduce(
 @app.command()
 def report(
     source: Annotated[
-        str, typer.Option(help="stored: the repository's notebooks; run: those reproduced here.")
+        Literal["stored", "run"], typer.Option(help="stored: the repository's notebooks; run: those reproduced here.")
     ] = "stored",
 ) -> None:
     """Make results/report/index.html: the scorecard, every notebook, every figure; it needs no network."""

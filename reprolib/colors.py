@@ -29,7 +29,7 @@ def jitter(images: Tensor, colors: Tensor) -> Tensor:
 
 def gray(images: Tensor) -> Tensor:
     """Luma (B, 1, H, W)."""
-    return (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    return sum(share * channel for share, channel in zip(LUMA, images.split(1, dim=1), strict=True))
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:

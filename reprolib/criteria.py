@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold_
 
-ROUNDING = 1e-12  # below this, a float64 distance is none and a difference of scores is a tie
+ROUNDING = 1e-12  # below this, a squared distance in float64 is none and a difference of scores is a tie
 
 
 def pair_distances(a: Tensor, b: Tensor, distance: str) -> Tensor:

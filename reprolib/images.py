@@ -58,7 +58,12 @@ def load_images(
     Frames are kept at their own size when all agree and none exceeds ``image_size`` (height, width): a crop is
     then taken from the original pixels, as the released programs do. Otherwise each is resized to ``image_size``.
     ``cache`` names a ``.npy`` file to map when it is there and to write (whole, then renamed) when it is not.
+
+    Raises:
+        ImageError: a file that cannot be read, or an array that is not (n, h, w, 3) uint8.
     """
+    if isinstance(frames, np.ndarray) and (frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3):
+        raise ImageError(f"frames are {frames.dtype} of shape {frames.shape}; give (n, h, w, 3) uint8, 0 to 255, RGB")
     if isinstance(frames, np.ndarray) and _fits(frames.shape[1:3], image_size):
         sizes = torch.tensor(frames.shape[1:3], dtype=torch.float32).expand(len(frames), 2)
         return Images(torch.from_numpy(frames), sizes)
@@ -159,8 +164,8 @@ def crop_and_resize(
         (B, 3, H, W) float32, channels last. Equal to PIL's crop and bilinear resize to within its rounding.
     """
     top, left, height, width = boxes.unbind(1)
-    rows, row_weight = _sample(top, height, image_size[0])
-    columns, column_weight = _sample(left, width, image_size[1], flip)
+    rows, row_weight = _sample(top, height, image_size[0], pixels.shape[1])
+    columns, column_weight = _sample(left, width, image_size[1], pixels.shape[2], flip)
     b = torch.arange(len(pixels), device=pixels.device)[:, None]
     lines = torch.lerp(pixels[b, rows[0]].float(), pixels[b, rows[1]].float(), row_weight[:, :, None, None])
     lines = lines.transpose(1, 2)  # (B, w, H, 3): columns first, to gather them
@@ -179,15 +184,18 @@ def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _sample(start: Tensor, length: Tensor, count: int, flip: Tensor | None = None):
-    """The two source pixels of each of ``count`` target pixels along one axis, (B, count), and the second's weight."""
+def _sample(start: Tensor, length: Tensor, count: int, extent: int, flip: Tensor | None = None):
+    """The two source pixels of each of ``count`` target pixels along one axis, (B, count), and the second's weight.
+
+    ``extent``: the pixels that there are; a box that was scaled may by rounding end a hair behind the last.
+    """
     target = torch.arange(count, device=start.device) + 0.5
     position = target * (length / count)[:, None] - 0.5
     if flip is not None:
         position = torch.where(flip[:, None], length[:, None] - 1 - position, position)
     position = position.clamp(min=0).minimum(length[:, None] - 1) + start[:, None]
     first = position.floor()
-    last = (start + length - 1).ceil()[:, None]
+    last = (start + length - 1).ceil().clamp(max=extent - 1)[:, None]
     return (first.long(), (first + 1).minimum(last).long()), position - first
 
 

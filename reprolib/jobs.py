@@ -47,7 +47,7 @@ class Job:
         """The same whatever the working directory and environment: its files named by absolute paths."""
         files = {"data_root": str(paths.data_root(self.settings.get("data_root")))}
         weights = self.settings.get("weights")
-        if weights and Path(weights).exists():
+        if weights and Path(weights).is_file():
             files["weights"] = str(Path(weights).resolve())
         return replace(self, settings=self.settings | files)
 

@@ -21,7 +21,7 @@ class FeatureMap:
     """Where the training samples lie in the feature space of the stage kept."""
 
     xy: np.ndarray  # (N, 2) float32, t-SNE
-    nearest: np.ndarray  # (N,) int64, each sample's nearest other one in the feature space itself
+    nearest: np.ndarray  # (N,) int64, each sample's nearest one of another camera in the feature space itself
 
 
 def feature_map(record: RunRecord, recipe: Recipe, split: Split, *, source: str = "stored") -> FeatureMap:
@@ -39,7 +39,7 @@ def feature_map(record: RunRecord, recipe: Recipe, split: Split, *, source: str 
         with np.load(file) as content:
             return FeatureMap(content["xy"], content["nearest"])
     features = kept_features(record, recipe, split)
-    made = FeatureMap(_tsne(features), _nearest(features))
+    made = FeatureMap(_tsne(features), _nearest(features, split.train.camids))
     paths.MAPS.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(paths.MAPS / f"{record.name}.npz", xy=made.xy, nearest=made.nearest)
     return made
@@ -62,6 +62,6 @@ def _tsne(features: torch.Tensor) -> np.ndarray:
     return TSNE(init="pca", learning_rate="auto", random_state=0).fit_transform(features.numpy()).astype(np.float32)
 
 
-def _nearest(features: torch.Tensor) -> np.ndarray:
-    similarity = features @ features.T
-    return similarity.fill_diagonal_(-torch.inf).argmax(1).numpy()
+def _nearest(features: torch.Tensor, camids: np.ndarray) -> np.ndarray:
+    camera = torch.as_tensor(camids)
+    return (features @ features.T).masked_fill(camera[:, None] == camera, -torch.inf).argmax(1).numpy()

@@ -20,7 +20,7 @@ class Output(NamedTuple):
     """What a batch becomes."""
 
     embedding: Tensor  # (B, d): what the loss and the lookup table see
-    feature: Tensor  # (B, D) unit rows: what is merged and ranked
+    feature: Tensor  # (B, D) unit rows, the pooled vector: what is merged and ranked, as in both released programs
 
 
 class Model(nn.Module):

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from reprolib import paths
 from reprolib.assessment import metrics_of, select_stage
-from reprolib.datasets import Split, fingerprint
+from reprolib.datasets import Split
 from reprolib.epochs import learning_rates
 from reprolib.extraction import extract
 from reprolib.files import locked, replacing
@@ -21,16 +21,18 @@ from reprolib.memory import LookupTable, cluster_means
 from reprolib.merging import merge_clusters
 from reprolib.model import Model
 from reprolib.plan import Plan, Prepared, make_plan, prepare
-from reprolib.quality import cluster_quality, cluster_validity
+from reprolib.quality import MANY, cluster_quality, cluster_validity
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord, load_record, provenance, run_name
 from reprolib.state import (
     Checkpoint,
     first_stage,
     first_stage_folder,
+    load_array,
     load_content,
     load_weights,
     make_origin,
+    require_same,
     run_folder,
     save_folder,
 )
@@ -95,7 +97,7 @@ def run(
             if fresh:
                 plan.forget()
             if plan.file.exists():
-                return together.tell(load_record(plan.file))
+                return together.tell(_read_back(plan))
             if not wait and not (plan.folder / "stage_00").exists():
                 with locked(first_stage_folder(plan.settings), wait=False):
                     pass  # nobody is at the first stage either
@@ -112,6 +114,13 @@ def start_over(recipe: Recipe, dataset: str | Split, **settings) -> None:
         plan.forget()
 
 
+def _read_back(plan: Plan) -> RunRecord:
+    record = load_record(plan.file)
+    if "tested_on" in record.provenance:
+        require_same(plan.file, record.provenance["tested_on"], plan.tested_on())
+    return record
+
+
 def _begin(plan: Plan, together: Team) -> "_Run":
     """A run with its model and data, none of its stages done yet."""
     recipe, settings = plan.recipe, plan.settings
@@ -120,13 +129,22 @@ def _begin(plan: Plan, together: Team) -> "_Run":
         frozen = plan.split.is_video
         model = Model(recipe, backbone=settings["backbone"], weights=plan.weights, freeze_stem=frozen)
     data = prepare(plan.split, tuple(settings["image_size"]), device=plan.device)
-    return _Run(recipe, data, model.place(plan.device), settings, plan.device, together)
+    return _Run(recipe, data, model.place(plan.device), settings, plan.tested_on(), plan.device, together)
 
 
 class _Run:
     """The state that Algorithm 1 carries from stage to stage."""
 
-    def __init__(self, recipe: Recipe, data: Prepared, model: Model, settings: dict, device: torch.device, team: Team):
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Prepared,
+        model: Model,
+        settings: dict,
+        tested_on: dict[str, str],
+        device: torch.device,
+        team: Team,
+    ):
         self.recipe, self.data, self.model, self.device = recipe, data, model, device
         self.precision, self.team = settings.get("precision", "float32"), team
         self.folder = run_folder(run_name(settings))
@@ -139,9 +157,8 @@ class _Run:
         self.record = RunRecord(settings, provenance(device, self.precision), untrained={})
         if team.size > 1:
             self.record.provenance["processes"] = team.size
-        parts = {part: getattr(data.split, part) for part in ("query", "gallery", "validation")}
-        test = {part: fingerprint(tracklets) for part, tracklets in parts.items() if tracklets is not None}
-        self.origin = make_origin(settings, device=device.type, **test)
+        self.record.provenance["tested_on"] = tested_on
+        self.origin = make_origin(settings, device=device.type, **tested_on)
         self.num_stages = recipe.num_stages(len(self.labels))
         self.merges = recipe.merges_per_stage(len(self.labels))
 
@@ -161,7 +178,7 @@ class _Run:
                     on_stage(self.record, self.num_stages)
         self.record.selected = select_stage(self.record.stages, self.recipe.selection)
         self.record.provenance["seconds"] = round(sum(sum(s["seconds"].values()) for s in self.record.stages), 1)
-        labels = np.stack([np.load(self._stage_folder(s) / "labels.npy") for s in range(self.num_stages)])
+        labels = np.stack([load_array(self._stage_folder(s), "labels") for s in range(self.num_stages)])
         pids = self.data.split.train_pids
         with replacing(paths.LABELS / f"{self.record.name}.npz") as partial, partial.open("wb") as file:
             np.savez_compressed(file, pseudo_labels=labels.astype(np.int32), pids=pids.astype(np.int32))
@@ -186,8 +203,9 @@ class _Run:
         if self.recipe.criterion is not None:
             output = self._extract(self.data.train, self.data.split.train)
             clock.lap("extract")
-            entry["validity"] = cluster_validity(output.feature, labels)
-            clock.lap("validity")
+            if len(labels) <= MANY or self.recipe.selection == "silhouette":
+                entry["validity"] = cluster_validity(output.feature, labels)
+                clock.lap("validity")
         if stage + 1 < self.num_stages and self.recipe.criterion is not None:
             self.labels = merge_clusters(
                 output.feature, labels.to(self.device), criterion=self.recipe.criterion, merges_per_stage=self.merges
@@ -306,9 +324,9 @@ class _Run:
             self.record.stages.append(content["entry"])
         if self.record.stages:
             folder = self._stage_folder(len(self.record.stages) - 1)
-            self.labels = torch.from_numpy(np.load(folder / "next_labels.npy"))
+            self.labels = torch.from_numpy(load_array(folder, "next_labels"))
             if (folder / "table.npy").exists():
-                self.table_start = torch.from_numpy(np.load(folder / "table.npy")).to(self.device)
+                self.table_start = torch.from_numpy(load_array(folder, "table")).to(self.device)
             load_weights(folder, self.model)
 
 

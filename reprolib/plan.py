@@ -45,6 +45,11 @@ class Plan:
         """The stages."""
         return run_folder(run_name(self.settings))
 
+    def tested_on(self) -> dict[str, str]:
+        """Fingerprints of the sets that the stages are ranked on, their labels included."""
+        sets = {part: getattr(self.split, part) for part in ("query", "gallery", "validation")}
+        return {part: fingerprint(held, labels=True) for part, held in sets.items() if held is not None}
+
     def forget(self) -> None:
         """Remove record and state; the caller holds the folder's lock."""
         forget(self.folder)
@@ -74,6 +79,8 @@ def make_plan(
     split = dataset
     if isinstance(dataset, str):
         split = load_dataset(dataset, root=data_root, train_order=recipe.train_order, junk=recipe.junk)
+    elif (recipe.junk, recipe.train_order) != ("left_out", "shuffled"):
+        raise ValueError(f"{recipe.name}: a Split is taken as it is: give it its junk and its order yourself")
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     split = split if samples is None else split.keep_samples(samples, seed=seed)
     require_usable(split)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+MANY = 20_000  # images of which a run computes validity only if a stage is chosen by it, for it costs N²
+
 
 @dataclass(frozen=True)
 class ClusterQuality:
@@ -55,18 +57,20 @@ def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float
     ``features`` (N, d), ``pseudo_labels`` (N,), on any device. The mean silhouette (Rousseeuw 1987; -1 to 1, higher is
     better), Calinski and Harabasz's ratio of dispersions (1974; higher is better) and Davies and Bouldin's index
     (1979; lower is better), each by scikit-learn on Euclidean distances. Empty where they are undefined: one cluster,
-    or as many as images.
+    or as many as images. The last is left out of more than ``MANY`` clusters, which it holds in a square.
     """
     from sklearn import metrics  # a second to import, and no other function here needs it
 
     points, labels = features.float().cpu().numpy(), _integers(pseudo_labels)
     if not 1 < len(np.unique(labels)) < len(labels):
         return {}
-    return {
+    found = {
         "silhouette": float(metrics.silhouette_score(points, labels)),
         "calinski_harabasz": float(metrics.calinski_harabasz_score(points, labels)),
-        "davies_bouldin": float(metrics.davies_bouldin_score(points, labels)),
     }
+    if len(np.unique(labels)) <= MANY:
+        found["davies_bouldin"] = float(metrics.davies_bouldin_score(points, labels))
+    return found
 
 
 def _integers(ids: Tensor | np.ndarray) -> np.ndarray:

@@ -39,10 +39,24 @@ class Criterion:
         _check_choices(self)
         if not callable(self.linkage) and self.linkage not in LINKAGES:
             raise ValueError(f"linkage={self.linkage!r} is not one of {', '.join(map(repr, LINKAGES))}, or a function")
+        if callable(self.linkage) and getattr(self.linkage, "__name__", "<lambda>") in ("<lambda>", *LINKAGES):
+            raise ValueError(f"{self.linkage!r}: a record knows a linkage by its name: give it one of its own, by def")
         if callable(self.linkage) and self.ranking != "once":
             raise ValueError("a linkage of your own has no update: give ranking='once'")
         if not 0 <= self.regularizer_weight < float("inf"):
             raise ValueError(f"regularizer_weight={self.regularizer_weight} must be finite and not negative")
+
+
+AT_LEAST_ONE = (
+    "batch_size",
+    "embedding_dim",
+    "embedding_layers",
+    "first_stage_epochs",
+    "later_stage_epochs",
+    "later_stage_epochs_video",
+    "frames_per_tracklet",
+    "frames_at_most",
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +91,8 @@ class Recipe:
     frames_per_tracklet: int = 16  # video: frames sampled from a tracklet in training
     frames_at_most: int = 900  # video: frames of a tracklet used in evaluation
     junk: Literal["left_out", "in_gallery"] = "left_out"  # Market-1501: 15,913 gallery images, or 19,732 with its junk
-    # The stage kept: of best rank-1 on the test set, as both papers did, or on training identities left out; the last;
-    # or, for who has no labels, the one with the best silhouette of its clusters.
+    # The stage kept: of best rank-1 on the test set, as in both programs (the papers say "validation set"), or on
+    # training identities left out; the last; or, without any label, the one with the best silhouette of its clusters.
     selection: Literal["test", "last", "validation", "silhouette"] = "test"
 
     def __post_init__(self):
@@ -88,15 +102,23 @@ class Recipe:
             raise ValueError(f"merge_percent={self.merge_percent} must lie between 0 and 1")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature={self.temperature} must be positive and finite")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} must be at least 0 and less than 1")
+        for name in AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.start == "identities" and self.criterion is not None:
+            raise ValueError("start='identities' leaves nothing to merge: give criterion=None")
 
     def with_weight(self, weight: float) -> "Recipe":
         """The same with another λ (BUC Fig. 3a, DBC Fig. 4); the name says so."""
         criterion = replace(self.criterion, regularizer_weight=weight)
         return replace(self, name=f"{self.name}_weight_{weight:g}", criterion=criterion)
 
-    def with_linkage(self, linkage: str) -> "Recipe":
+    def with_linkage(self, linkage: str | Callable) -> "Recipe":
         """The same with another linkage (BUC Table 3); the name says so."""
-        return replace(self, name=f"{self.name}_{linkage}", criterion=replace(self.criterion, linkage=linkage))
+        criterion = replace(self.criterion, linkage=linkage)
+        return replace(self, name=f"{self.name}_{getattr(linkage, '__name__', linkage)}", criterion=criterion)
 
     @property
     def has_own_linkage(self) -> bool:
@@ -111,16 +133,20 @@ class Recipe:
         return settings
 
     def merges_per_stage(self, num_tracklets: int) -> int:
-        """``m`` of BUC Section 3.2: ``int(N * mp)``, and at least 1."""
+        """``m = N * mp`` of BUC Section 3.2, rounded down as in the released program, and at least 1.
+
+        BUC Algorithm 1 rounds up: 647 on Market-1501, where this is 646.
+        """
         return max(1, int(num_tracklets * self.merge_percent))
 
     def num_stages(self, num_tracklets: int) -> int:
         """How many times the network is trained."""
         if self.stage_rule == "first":
             return 1
+        stages = -(-num_tracklets // self.merges_per_stage(num_tracklets)) - 1
         if self.stage_rule == "released":
-            return max(1, int(1 / self.merge_percent) - 1)
-        return max(1, -(-num_tracklets // self.merges_per_stage(num_tracklets)) - 1)
+            stages = min(stages, int(1 / self.merge_percent) - 1)  # the fewer only where N < 1 / mp
+        return max(1, stages)
 
 
 BUC = Recipe("buc", Criterion("minimum", "size", 0.003))

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -103,7 +104,7 @@ def provenance(device: torch.device, precision: str = "float32") -> dict:
         "versions": versions(),
         "commit": commit("reprolib", "benchmarks"),
         "date": datetime.now(UTC).date().isoformat(),
-        "average_precision": "mAP: trapezoid, as both papers; mAP_step: step sum, as most libraries",
+        "average_precision": "mAP: trapezoid, as both programs; mAP_step: step sum, as most libraries",
     }
 
 
@@ -111,6 +112,14 @@ def versions() -> dict:
     """Of everything whose version may move a figure."""
     names = ("torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn")
     return {"python": platform.python_version(), **{n: version(n) for n in names}, "cuda": torch.version.cuda}
+
+
+def own_version() -> str:
+    """Of this package; a source tree that nobody installed has none."""
+    try:
+        return version("reprolib")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _cpu_name() -> str:
@@ -122,7 +131,10 @@ def _cpu_name() -> str:
 
 
 def commit(*folders: str) -> str:
-    """The checkout's commit, "+changes" if any of ``folders`` has changed since; "unknown" outside a checkout."""
+    """The checkout's commit, "+changes" if any of ``folders`` has changed since.
+
+    Of a source tree without its history, what ``$REPROLIB_COMMIT`` says; else "unknown".
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True)
@@ -132,7 +144,7 @@ def commit(*folders: str) -> str:
         head = git("rev-parse", "--short=12", "HEAD")
         return head + ("+changes" if git("status", "--porcelain", "--", *folders) else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("REPROLIB_COMMIT", "unknown")
 
 
 def write_json(file: Path, content: dict) -> None:

@@ -95,9 +95,16 @@ def load_or_run(
         "backbone": settings.get("backbone") or network[0],
         "image_size": list(settings.get("image_size") or network[2]),
     }
+    wanted |= {"precision": settings["precision"]} if settings.get("precision") else {}
+    from_scratch = (settings.get("weights") or network[1]) == "none"
+
+    def fits(record: RunRecord) -> bool:
+        own = {"precision": "float32"} | record.settings
+        return all(own.get(k) == v for k, v in wanted.items()) and (own["weights"] == "none") == from_scratch
+
     records = []
     for recipe in recipes:
-        of_recipe = [r for r in stored([recipe]) if all(r.settings.get(k) == v for k, v in wanted.items())]
+        of_recipe = sorted(filter(fits, stored([recipe])), key=lambda r: "precision" in r.settings)
         for seed in seeds:
             found = [r for r in of_recipe if r.settings["seed"] == seed]
             if not found:
@@ -107,18 +114,16 @@ def load_or_run(
     return records
 
 
-def stored(recipes: Sequence[Recipe], *, other_than: str | None = None, at_least: int = 1) -> list[RunRecord]:
-    """The repository's finished records of these recipes, on every dataset or on every dataset but one.
+def stored(
+    recipes: Sequence[Recipe] | None = None, *, other_than: str | None = None, at_least: int = 1
+) -> list[RunRecord]:
+    """The repository's finished records of these recipes, or of all, on every dataset or on every dataset but one.
 
     Of a column, one dataset and network, that has fewer than ``at_least`` of the recipes there are none.
     """
     records = [load_record(file) for file in sorted(paths.STORED_RUNS.glob("*.json"))]
-    found = [
-        record
-        for recipe in recipes
-        for record in records
-        if is_of(record, recipe) and record.settings["dataset"] != other_than
-    ]
+    records = [record for record in records if record.settings["dataset"] != other_than]
+    found = records if recipes is None else [r for recipe in recipes for r in records if is_of(r, recipe)]
     recipes_of = {name: {r.settings["recipe"]["name"] for r in members} for name, members in columns(found).items()}
     return [record for record in found if len(recipes_of[column(record)]) >= at_least]
 

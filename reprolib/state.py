@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from reprolib import paths
 from reprolib.files import discard, replacing
-from reprolib.record import versions
+from reprolib.record import own_version, versions
 
 SAVE_EVERY = 60  # seconds, at least, from one save of a stage in the making to the next
 
@@ -40,6 +39,7 @@ BESIDE_A_RUN = {
     "results",
     "tables",
     "report",
+    "pages",
     "figures",
     "maps",
     "timings",
@@ -66,7 +66,7 @@ SOURCE = _source_digest()  # of the code as imported: a notebook's kernel does n
 
 def make_origin(settings: dict, **others: str) -> dict:
     """What state is made with, all of which must be the same where a run goes on: code, versions, settings."""
-    return {"reprolib": f"{version('reprolib')}, source {SOURCE}", **versions(), **others, **settings}
+    return {"reprolib": f"{own_version()}, source {SOURCE}", **versions(), **others, **settings}
 
 
 def first_stage(settings: dict) -> dict:
@@ -112,8 +112,18 @@ def load_content(folder: Path, origin: dict) -> dict | None:
         return None
     with _explained(folder):
         content = json.loads((folder / "content.json").read_text(encoding="utf-8"))
-        _check(folder, content.pop("origin", {}), origin)
+        require_same(folder, content.pop("origin", {}), origin)
     return content
+
+
+def load_array(folder: Path, name: str) -> np.ndarray:
+    """An array of the folder.
+
+    Raises:
+        StateError: it is damaged.
+    """
+    with _explained(folder):
+        return np.load(folder / f"{name}.npy")
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
@@ -142,7 +152,7 @@ class Checkpoint:
         if not self.file.exists():
             return {}
         with _explained(self.file), safe_open(self.file, "pt") as content:
-            _check(self.file, json.loads(content.metadata()["origin"]), self.origin)
+            require_same(self.file, json.loads(content.metadata()["origin"]), self.origin)
             self.seconds = float(content.metadata()["seconds"])
             return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
 
@@ -161,8 +171,8 @@ class Checkpoint:
         discard(self.file)
 
 
-def _check(place: Path, then: dict, now: dict) -> None:
-    """Raise StateError where two origins differ, saying in what."""
+def require_same(place: Path, then: dict, now: dict) -> None:
+    """Raise StateError where what something was made with and what there is now differ, saying in what."""
     if then == now:
         return
     changes = [f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in {**now, **then} if then.get(k) != now.get(k)]

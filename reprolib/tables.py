@@ -70,8 +70,8 @@ def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> 
         table["paper: market1501", metric] = [values.get(str(stage), "") for stage in at]
     for name, members in columns(records).items():
         for metric in ("rank-1", "mAP"):
-            curves = [r.curve(metric) for r in members]
-            table[f"ours: {name}", metric] = [f"{100 * mean(c[stage] for c in curves):.1f}" for stage in at]
+            reached = [[r.curve(metric)[stage] for r in members if stage < len(r.stages)] for stage in at]
+            table[f"ours: {name}", metric] = [f"{100 * mean(values):.1f}" if values else "" for values in reached]
     table.columns = pd.MultiIndex.from_tuples(table.columns)
     return table
 
@@ -104,7 +104,7 @@ def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
                 "recipe": s["recipe"]["name"],
                 "column": column(record),
                 "seed": s["seed"],
-                "stage kept": f"{record.selected} of {len(record.stages)} ({s['recipe']['selection']})",
+                "stage kept": f"{record.selected} of 0–{len(record.stages) - 1} ({s['recipe']['selection']})",
                 "device": f"{p['device']}, {p['threads']} threads, {p['precision']}",
                 "torch": p["versions"]["torch"],
                 "commit": p["commit"],
@@ -116,7 +116,7 @@ def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
 
 
 def compare_counts(counts: dict[str, dict]) -> pd.DataFrame:
-    """DBC Table I as printed, and what is counted here: identities and samples of each set."""
+    """DBC Table I, its slips mended, and what is counted here: identities and samples of each set."""
     paper, rows = published("DBC Table I"), {}
     for name in dict.fromkeys([*paper["dataset"], *counts]):
         own = paper[paper["dataset"] == name].set_index("metric")["value"]

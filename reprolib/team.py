@@ -107,15 +107,16 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         count = x.numel() // x.shape[1] * distributed.get_world_size()
-        mean = _Sum.apply(x.sum((0, 2, 3))) / count
-        centered = x - mean[:, None, None]
+        values = x.float()  # statistics keep all their bits in bf16 too
+        mean = _Sum.apply(values.sum((0, 2, 3))) / count
+        centered = values - mean[:, None, None]
         variance = _Sum.apply(centered.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return torch.addcmul(self.bias[:, None, None], centered, scale[:, None, None])
+        return torch.addcmul(self.bias[:, None, None], centered, scale[:, None, None]).to(x.dtype)
 
 
 class _Sum(torch.autograd.Function):

@@ -53,7 +53,7 @@ def train_stage(
         device: where the model and the table live.
         precision: of the network's products, one of ``devices.PRECISIONS``.
         team: the processes that share each batch; all are given the same arguments.
-        checkpoint: where to go on from, bit for bit, and what to renew as epochs end; the first process's counts.
+        checkpoint: where to go on from, on a CPU bit for bit, and what to renew; the first process's counts.
         on_epoch: called with the epoch and its mean loss.
 
     Returns:

@@ -19,9 +19,10 @@ WRITTEN = (
     "STATE",
     "LABELS",
     "STORED_LABELS",
+    "MAPS",
+    "DATASETS",
     "CACHE",
     "FIGURES",
-    "TABLES",
     "VERDICTS",
 )
 

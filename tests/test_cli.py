@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -21,6 +22,12 @@ def test_help_says_what_each_command_is_for(command):
     result = call(*command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def test_a_notebook_that_dies_without_a_word_has_failed(shelf, monkeypatch):
+    monkeypatch.setattr(batch.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-9, stderr=""))
+    failures = batch.reproduce(batch.select(["01"]), {}, results=shelf / "results")
+    assert list(failures.values()) == ["ended with status -9"]
 
 
 def test_run_trains_and_ends_with_the_kept_stage(results_folder, tiny_network, tiny_split, monkeypatch):
@@ -100,15 +107,15 @@ def test_the_runs_that_notebooks_ask_for_are_found_without_training(shelf):
         notebook.cells[1].source = source
         nbformat.write(notebook, shelf / f"{name}.ipynb")
     values = {"source": "run", "seeds": "[0, 1]"}
-    found = batch.wanted(batch.select(["03", "04"]), values, results=shelf / "results")
+    found = batch.wanted(batch.select(["03", "04"]), values)
     assert [job.title for job in found] == [f"{r}, seed {s}" for r in ("buc", "dbc", "oim") for s in (0, 1)]
     assert not (shelf / "results" / "state").exists()
 
 
 def test_a_report_of_an_unknown_source_is_one_clear_line():
     result = call("report", "--source", "both")
-    assert result.exit_code == 1
-    assert result.output.startswith("error: source='both' is not one of")
+    assert result.exit_code == 2
+    assert "'stored', 'run'" in result.output
     assert "Traceback" not in result.output
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from test_datasets import batches, draw, draw_dataset, write_batches
 
 import reprolib
-from reprolib import BUC, Criterion, LookupTable, batch, load_dataset, pipeline, training
+from reprolib import BUC, Criterion, LookupTable, audit, batch, load_dataset, merge_clusters, pipeline, training
 from reprolib.datasets import archives
 from reprolib.extraction import extract
 from reprolib.images import load_images
@@ -46,6 +46,22 @@ def photo(folder: Path, *, mode="RGB", kind="JPEG", size=SIZE) -> Path:
 def written(file: Path, content: bytes) -> Path:
     file.write_bytes(content)
     return file
+
+
+def negative(a, b, distance):
+    return -(a.mean(-2) * b.mean(-2)).sum(-1)
+
+
+def undefined(a, b, distance):
+    return (a.mean(-2) - b.mean(-2)).sum(-1) / 0 * 0
+
+
+def merge(linkage):
+    merge_clusters(torch.rand(4, 3), torch.arange(4), criterion=Criterion(linkage), merges_per_stage=1)
+
+
+def fractions(split):
+    return replace(split, train=replace(split.train, frames=split.train.frames.astype(np.float32) / 255))
 
 
 def truncated(file: Path) -> Path:
@@ -200,6 +216,11 @@ OTHER = "0002_c1s1_000999_00.jpg"
 LATIN_1 = os.fsdecode("0002_c1s1_000451_03é.jpg".encode("latin-1"))
 FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what it does; what is said
     # Images
+    (
+        "an array of fractions",
+        lambda f, p: run(fractions(make_split())),
+        r"frames are float32 of shape \(48, 32, 16, 3\); give \(n, h, w, 3\) uint8",
+    ),
     ("a truncated JPEG", lambda f, p: decode(truncated(photo(f))), r"photo\.jpg: not a readable .*truncated.*restore"),
     ("a JPEG of no bytes", lambda f, p: decode(written(f / "photo.jpg", b"")), r"photo\.jpg: not a readable .*restore"),
     ("a page named .jpg", lambda f, p: decode(written(f / "photo.jpg", b"<html>")), r"photo\.jpg: not a .*restore it"),
@@ -340,6 +361,15 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         r"merge_percent=-0\.1 must lie between 0 and",
     ),
     ("merge_percent NaN", lambda f, p: replace(BUC, merge_percent=float("nan")), "merge_percent=nan must lie between"),
+    ("a batch of none", lambda f, p: replace(BUC, batch_size=0), "batch_size=0 must be at least 1"),
+    ("a head of no layer", lambda f, p: replace(BUC, embedding_layers=0), "embedding_layers=0 must be at least 1"),
+    ("dropout of all", lambda f, p: replace(BUC, dropout=1.0), r"dropout=1\.0 must be at least 0 and less than 1"),
+    ("merging from identities", lambda f, p: replace(BUC, start="identities"), "nothing to merge: give criterion=None"),
+    ("a linkage without a name", lambda f, p: Criterion(lambda a, b, d: a), "a record knows a linkage by its name"),
+    ("a linkage below 0", lambda f, p: merge(negative), "linkage negative: it must be finite and not negative"),
+    ("a linkage that is NaN", lambda f, p: merge(undefined), "linkage undefined: it must be finite and not negative"),
+    ("junk in a Split", lambda f, p: reprolib.run(audit.with_junk(BUC), make_split()), "a Split is taken as it is"),
+    ("a Split to be sorted", lambda f, p: reprolib.run(audit.in_order(BUC), make_split()), "a Split is taken as it is"),
     ("a temperature of 0", lambda f, p: replace(BUC, temperature=0), "temperature=0 must be positive"),
     ("a temperature NaN", lambda f, p: replace(BUC, temperature=float("nan")), "temperature=nan must be positive and"),
     ("λ NaN", lambda f, p: Criterion(regularizer_weight=float("nan")), "regularizer_weight=nan must be finite and not"),

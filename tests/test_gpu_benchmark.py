@@ -20,7 +20,7 @@ def test_one_command_measures_training_and_extraction_beside_the_roof_and_a_plai
         assert row["seconds"].keys() == {"ours", "roof", "plain loop"}
         assert all(s > 0 for times in row["times"].values() for s in times)
     assert [r["piece"] for r in benchmark.rows if "run" in r] == [
-        f"run: {part}" for part in ("train", "extract", "merge", "evaluate")
+        f"run: {part}" for part in ("train", "extract", "validity", "merge", "evaluate")
     ]
     assert "of the roof" in printed
     assert "together" in printed
@@ -56,9 +56,9 @@ def test_a_piece_that_fails_or_is_slow_stops_no_other_and_one_that_is_done_is_pa
     assert attempt("raise SystemExit(1)", left=0).startswith("done in")
 
 
-def test_the_session_measures_every_method_with_three_seeds_after_the_benchmarks(tmp_path):
+def test_the_session_measures_every_method_with_three_seeds_and_the_papers_first(tmp_path):
     names = list(session.pieces(tmp_path, None))
-    assert names[:2] == ["bench-gpu", "bench"]
+    assert names[:3] == ["bench-gpu", "market1501 oim seed 0", "market1501 buc seed 0"]  # should time run out
     for recipe in ("oim", "buc", "buc_unregularized", "dbc", "dbc_unregularized"):
         assert {f"market1501 {recipe} seed {seed}" for seed in (0, 1, 2)} <= set(names)
 

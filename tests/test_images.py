@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
+from reprolib import images as image_module
 from reprolib.files import FolderError
 from reprolib.images import (
     IMAGENET_MEAN,
@@ -93,6 +94,19 @@ def test_random_boxes_are_distributed_as_the_released_programs_crops(size):
         assert abs(of_ours.std() - spread) < 0.08 * spread
         quantiles = torch.tensor([0.1, 0.5, 0.9])
         assert (of_ours.quantile(quantiles) - of_theirs.quantile(quantiles)).abs().max() < 0.12 * spread + 1
+
+
+@pytest.mark.parametrize("size", [(256, 128), (160, 80), (384, 128)])
+def test_a_crop_of_resized_frames_stays_inside_them(size):
+    """A box of the original, scaled in float32, may end a hair behind the last pixel."""
+    originals = torch.cartesian_prod(torch.arange(95.0, 400, 5), torch.arange(45.0, 200, 5))
+    frames = Images(torch.zeros(1, *size, 3, dtype=torch.uint8), originals)
+    boxes = random_boxes(frames, torch.arange(len(originals)).repeat(20), generator=torch.Generator().manual_seed(0))
+    for axis, extent in enumerate(size):
+        (first, second), weight = image_module._sample(boxes[:, axis], boxes[:, 2 + axis], extent, extent)
+        assert first.min() >= 0
+        assert second.max() == extent - 1
+        assert (weight[first == extent - 1] < 1e-3).all()
 
 
 def test_frames_stay_on_the_host_where_they_would_fill_the_device(monkeypatch):

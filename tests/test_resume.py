@@ -221,7 +221,17 @@ def test_state_evaluated_on_another_gallery_is_refused(tiny_run, tiny_split, mon
         tiny_run(split=fewer)
 
 
-@pytest.mark.parametrize("file", ["content.json", "model.safetensors", "stage_01.training.safetensors"])
+def test_a_finished_run_is_not_read_back_for_another_test_set(tiny_run, tiny_split):
+    record = tiny_run()
+    assert vars(tiny_run()) == vars(record)
+    relabelled = replace(tiny_split.query, camids=tiny_split.query.camids[::-1].copy())
+    with pytest.raises(StateError, match=r"\.json: saved by .*query was '.+', is '.+'.*--fresh"):
+        tiny_run(split=replace(tiny_split, query=relabelled))
+
+
+@pytest.mark.parametrize(
+    "file", ["content.json", "model.safetensors", "stage_01.training.safetensors", "next_labels.npy", "labels.npy"]
+)
 def test_damaged_state_is_named(tiny_run, monkeypatch, file):
     cut_off(monkeypatch, tiny_run, after=5)
     for damaged in paths.STATE.rglob(file):

@@ -47,7 +47,7 @@ def _member(environment, work, folder, arguments):
     work(folder, *arguments)
 
 
-def train(recipe, frames, together=ALONE):
+def train(recipe, frames, together=ALONE, precision="float32"):
     """Two epochs from the same weights; losses, table and the model's weights."""
     recipe = replace(recipe, embedding_dim=32)
     split, table = make_split(frames=frames), LookupTable(20, 32, normalize=recipe.normalize_table)
@@ -55,14 +55,15 @@ def train(recipe, frames, together=ALONE):
     network = Model(recipe, backbone="resnet18", weights="none", freeze_stem=frames > 1)
     losses = training.train_stage(
         network, load_images(split.train.frames, (32, 16)), split.train.starts, torch.arange(48) % 20, table,
-        recipe=recipe, image_size=(32, 16), learning_rates=[0.1, 0.01], seed=0, device=CPU, team=together,
+        recipe=recipe, image_size=(32, 16), learning_rates=[0.1, 0.01], seed=0, device=CPU,
+        precision=precision, team=together,
     )  # fmt: skip
     return losses, table.weight, network.state_dict()
 
 
-def train_together(folder, recipe, frames):
+def train_together(folder, recipe, frames, precision="float32"):
     with team(CPU) as members:
-        torch.save(train(recipe, frames, members), folder / f"{members.rank}.pt")
+        torch.save(train(recipe, frames, members, precision), folder / f"{members.rank}.pt")
 
 
 @pytest.mark.parametrize(("recipe", "frames"), [(BUC, 1), (BUC_RELEASED, 3)], ids=["images", "tracklets"])
@@ -75,6 +76,16 @@ def test_two_processes_train_what_one_does(tmp_path, recipe, frames):
         np.testing.assert_allclose(losses, alone[0], rtol=1e-4)
         torch.testing.assert_close(table, alone[1], atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(weights, alone[2], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_two_processes_train_what_one_does_in_bf16_too(tmp_path):
+    together(train_together, tmp_path / "team", BUC, 1, "bf16")
+    alone = train(BUC, 1, precision="bf16")
+    losses, table, weights = torch.load(tmp_path / "team" / "0.pt")
+    np.testing.assert_allclose(losses, alone[0], rtol=0.02)
+    assert table.dtype == torch.float32
+    assert {v.dtype for v in weights.values() if v.is_floating_point()} == {torch.float32}
 
 
 def run_here(folder):

@@ -124,13 +124,15 @@ def summarize(split: Split) -> dict:
     return {"counts": counts, "samples_per_identity": samples_per_identity(split)}
 
 
-def fingerprint(tracklets: Tracklets) -> str:
+def fingerprint(tracklets: Tracklets, *, labels: bool = False) -> str:
     """16 hex digits that change when a frame is added, removed, resized, renamed or moved.
 
     Files count by folder, name and size (their content is not read), pixels by their bytes. The order counts: what
-    is cached under this key lies in it.
+    is cached under this key lies in it. ``labels``: cameras and identities count too.
     """
     digest = hashlib.blake2b(tracklets.starts.astype("<i8").tobytes(), digest_size=8)
+    for ids in (tracklets.camids, tracklets.pids) if labels else ():
+        digest.update(ids.astype("<i8").tobytes())
     if isinstance(tracklets.frames, np.ndarray):
         digest.update(repr(tracklets.frames.shape).encode())
         digest.update(np.ascontiguousarray(tracklets.frames))

@@ -6,7 +6,6 @@ import shutil
 import stat
 import sys
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
+
+from reprolib.files import locked
 
 SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar.xz", ".tar")
 MAX_MEMBERS = 3_000_000  # MARS, the largest, has 1.2 million
@@ -46,18 +47,25 @@ def unpack(archive: Path, folder: Path) -> None:
         DatasetError: it is damaged, or holds what no dataset does: a path that leads out of the folder, a link, a
             device, more files or bytes than the limits above.
     """
-    print(f"Unpacking {archive} ...", file=sys.stderr, flush=True)
+    with locked(folder):
+        if not folder.is_dir():  # no other process was faster
+            print(f"Unpacking {archive} ...", file=sys.stderr, flush=True)
+            _unpack(archive, folder)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    content = folder.with_name(f".{folder.name}.partial")
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            content = Path(temporary, "content")
-            content.mkdir()
-            _extract(archive, content)
-            top = content / folder.name
-            if not folder.is_dir():  # another process may have been faster
-                (top if top.is_dir() else content).rename(folder)
+        shutil.rmtree(content, ignore_errors=True)  # of a process that was killed
+        content.mkdir()
+        _extract(archive, content)
+        top = content / folder.name
+        (top if top.is_dir() else content).rename(folder)
     except DAMAGE as error:
         remedy = "see that there is room and may be written, or download it again"
         raise DatasetError(f"{archive}: cannot be unpacked ({error}); {remedy}") from error
+    finally:
+        shutil.rmtree(content, ignore_errors=True)
 
 
 @contextmanager

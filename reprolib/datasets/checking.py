@@ -83,6 +83,7 @@ def unusable(split: Split) -> list[str]:
             f"no query has a match from another camera, the gallery's are {sorted(cameras)}; add images of others"
         )
     shared = np.intersect1d(split.train_pids, np.concatenate([split.query.pids, split.gallery.pids]))
+    shared = shared[shared >= 0]  # below: junk, or training images of whom nobody knows
     if len(shared) and split.name != "cifar10":  # its pids are classes
         problems.append(
             f"{len(shared)} identities are in training and in test, first {shared[0]}; take them out of one of the two"

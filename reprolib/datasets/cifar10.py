@@ -63,9 +63,12 @@ def _class_folders(folder: Path, problems: list[str]) -> list[LabelledTracklets]
 
 
 def _unpacked_batches(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for file in folder.iterdir():
-        if file.stat().st_size <= MAX_BATCH_BYTES:
-            yield file.name, file.read_bytes()
+    try:
+        for file in folder.iterdir():
+            if file.is_file() and file.stat().st_size <= MAX_BATCH_BYTES:
+                yield file.name, file.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{folder}: cannot be read ({error}); {REMEDY}") from error
 
 
 def _archived_batches(archive: Path) -> Iterator[tuple[str, bytes]]:

@@ -63,7 +63,9 @@ class Clusters:
         linkage = linkage if self.own_linkage else criteria.LINKAGES[linkage]
         for some, (n_a, n_b) in self._alike(self.sizes[a], self.sizes[b]):
             images = self.members(a[some], n_a), self.members(b[some], n_b)
-            found[some] = linkage(*images, self.criterion.distance)
+            found[some] = linkage(*images, self.criterion.distance).to(found.dtype)
+        if self.own_linkage and not ((found >= 0) & found.isfinite()).all():
+            raise ValueError(f"linkage {linkage.__name__}: it must be finite and not negative for every two clusters")
         return found
 
     def _alike(self, n_a: Tensor, n_b: Tensor) -> Iterator[tuple[Tensor, tuple[int, int]]]:

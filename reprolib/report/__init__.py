@@ -62,7 +62,10 @@ def _cards(notebooks: list[NotebookPage], folder: Path) -> list[dict]:
     for card in cards:
         line = f"{card['verdict'].upper()}: {card['claim']}"
         if line not in shown:
-            raise ReportError(f"{folder}: no notebook shows {line!r} ({card['exhibit']}); run its notebook again")
+            raise ReportError(
+                f"{card['file']}: no notebook shows {line!r}; run its notebook again, or delete the file if its words "
+                "are of an earlier version"
+            )
         card["link"] = shown[line]
     return cards
 

@@ -196,7 +196,11 @@ def test_named_recipes_match_reference_at_a_larger_size(name, num_clusters):
 def test_a_linkage_given_as_a_function_merges_as_the_one_known_by_name(stage, criterion):
     features, labels, merges = stage
     named = replace(criterion, ranking="once")
-    own = replace(named, linkage=criteria.LINKAGES[named.linkage])
+
+    def own_linkage(a, b, distance):
+        return criteria.LINKAGES[named.linkage](a, b, distance)
+
+    own = replace(named, linkage=own_linkage)
     wanted = merge_clusters(features, labels, criterion=named, merges_per_stage=merges)
     assert merge_clusters(features, labels, criterion=own, merges_per_stage=merges).tolist() == wanted.tolist()
 

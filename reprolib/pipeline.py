@@ -23,7 +23,7 @@ from reprolib.model import Model
 from reprolib.plan import Plan, Prepared, make_plan, prepare
 from reprolib.quality import MANY, cluster_quality, cluster_validity
 from reprolib.recipe import Recipe
-from reprolib.record import RunRecord, load_record, provenance, run_name
+from reprolib.record import RunRecord, load_record, provenance
 from reprolib.state import (
     Checkpoint,
     first_stage,
@@ -33,7 +33,6 @@ from reprolib.state import (
     load_weights,
     make_origin,
     require_same,
-    run_folder,
     save_folder,
 )
 from reprolib.team import Team, team
@@ -123,31 +122,22 @@ def _read_back(plan: Plan) -> RunRecord:
 
 def _begin(plan: Plan, together: Team) -> "_Run":
     """A run with its model and data, none of its stages done yet."""
-    recipe, settings = plan.recipe, plan.settings
     with torch.random.fork_rng([]):
-        torch.manual_seed(settings["seed"])
+        torch.manual_seed(plan.settings["seed"])
         frozen = plan.split.is_video
-        model = Model(recipe, backbone=settings["backbone"], weights=plan.weights, freeze_stem=frozen)
-    data = prepare(plan.split, tuple(settings["image_size"]), device=plan.device)
-    return _Run(recipe, data, model.place(plan.device), settings, plan.tested_on(), plan.device, together)
+        model = Model(plan.recipe, backbone=plan.settings["backbone"], weights=plan.weights, freeze_stem=frozen)
+    data = prepare(plan.split, tuple(plan.settings["image_size"]), device=plan.device)
+    return _Run(plan, data, model.place(plan.device), together)
 
 
 class _Run:
     """The state that Algorithm 1 carries from stage to stage."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: Prepared,
-        model: Model,
-        settings: dict,
-        tested_on: dict[str, str],
-        device: torch.device,
-        team: Team,
-    ):
+    def __init__(self, plan: Plan, data: Prepared, model: Model, team: Team):
+        recipe, settings, device, tested_on = plan.recipe, plan.settings, plan.device, plan.tested_on()
         self.recipe, self.data, self.model, self.device = recipe, data, model, device
         self.precision, self.team = settings.get("precision", "float32"), team
-        self.folder = run_folder(run_name(settings))
+        self.folder = plan.folder
         self.image_size = tuple(settings["image_size"])
         self.seed = settings["seed"]
         self.labels = torch.arange(len(data.split.train))  # every sample its own cluster

@@ -1,7 +1,6 @@
 """One page that sums all of it up: the scorecard, every notebook as a page, every figure; it needs no network."""
 
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,7 +12,7 @@ from reprolib.datasets import load_dataset
 from reprolib.files import replacing
 from reprolib.pages import page
 from reprolib.recipe import BUC, DBC
-from reprolib.record import commit
+from reprolib.record import commit, own_version
 from reprolib.report.notebooks import NotebookPage, ReportError, read
 
 __all__ = ["ReportError", "build"]
@@ -91,7 +90,7 @@ def _origin(stored: bool) -> str:
         "the stored notebooks and records" if stored else "notebooks executed on this machine by reprolib reproduce"
     )
     return (
-        f"Made by reprolib {version('reprolib')} at commit {state}, of {made_of}; "
+        f"Made by reprolib {own_version()} at commit {state}, of {made_of}; "
         "each notebook ends in the provenance of its numbers."
     )
 

@@ -84,19 +84,19 @@ def _ranking(row: Row, device: str) -> dict[str, Call]:
     ids = inputs.ids(row.queries, row.images, junk=not row.against)
     calls = {OURS: partial(rank_gallery, query, gallery, **ids), **_products(query, gallery)}
     if row.against:
+        from tests import reference_evaluation
+
         matches = ids["query_pids"][:, None] == ids["gallery_pids"]
         valid = matches.any(1)
-        calls[LITERAL] = partial(_rank_literally, query, gallery, ids)
+        calls[LITERAL] = partial(_rank_literally, reference_evaluation.ranking_reference, query, gallery, ids)
         calls[SKLEARN] = partial(_rank_by_sklearn, query[valid], gallery, matches[valid].numpy())
         calls[TORCHMETRICS] = partial(_rank_by_torchmetrics, query[valid], gallery, matches[valid])
     return calls
 
 
-def _rank_literally(query: Tensor, gallery: Tensor, ids: dict[str, Tensor]) -> object:
-    from tests import reference_evaluation
-
+def _rank_literally(rank: Callable, query: Tensor, gallery: Tensor, ids: dict[str, Tensor]) -> object:
     distances = torch.cdist(query, gallery).tolist()
-    return reference_evaluation.ranking_reference(distances, *(v.tolist() for v in ids.values()), top_k=50)
+    return rank(distances, *(v.tolist() for v in ids.values()), top_k=50)
 
 
 def _rank_by_sklearn(query: Tensor, gallery: Tensor, matches: np.ndarray) -> float:

@@ -27,8 +27,8 @@ class Rates:
     bandwidth: float = 4.8e12  # bytes a second; data sheet
     network: float = 0.4 * 67e12  # FLOP a second of the network; assumed 40% of float32's peak
     double: float = 0.5 * 67e12  # FLOP a second of products in float64; assumed half of the tensor cores' peak
-    pairs: float = 0.5 * 494e12  # N² d a second of BUC's stage; assumed half of TF32's peak
-    pairs_from: str = "assumed"
+    pairs: float = 0.5 * 494e12  # N² d a second of BUC's stage
+    pairs_from: str = "assumed to be half of TF32's peak of 494 TFLOP/s"
     link: float = 50e9  # bytes a second between machines; assumed 400 Gb/s
 
 

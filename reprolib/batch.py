@@ -70,7 +70,9 @@ def execute(
 
 
 def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> dict[str, str]:
-    """Run the notebooks, as many at once as there are cores, or GPUs; {name: error} of those that failed.
+    """Run the notebooks; {name: error} of those that failed.
+
+    As many run at once as there are cores; one at a time where they train on CUDA.
 
     Raises:
         ValueError: a parameter that none of the notebooks has.
@@ -102,7 +104,8 @@ def _require_known(values: dict[str, str]) -> None:
 
 def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = max(1, min(torch.cuda.device_count() or cores, len(notebooks)))  # a GPU has room for one that trains
+    one_gpu = values.get("source") == "run" and torch.cuda.is_available()  # which has room for one that trains
+    workers = 1 if one_gpu else max(1, min(cores, len(notebooks)))
     failures = {}
     with (
         ThreadPoolExecutor(workers) as pool,

@@ -96,11 +96,12 @@ def rises(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1") -> Margins:
 
 
 def declines(recipe: Recipe, metric: str = "rank-1", *, last: int = 3) -> Margins:
-    """Points by which the mean of the last stages lies below that of as many before them."""
+    """Points by which the mean of the last stages lies below that of as many before them, at most half of all."""
 
     def fall(record: RunRecord) -> float:
         curve = record.curve(metric)
-        return 100 * (mean(curve[-2 * last : -last]) - mean(curve[-last:]))
+        few = min(last, len(curve) // 2)
+        return 100 * (mean(curve[-2 * few : -few]) - mean(curve[-few:])) if few else 0.0
 
     return _in_each(recipe, fall)
 
@@ -170,9 +171,13 @@ def judge(margins: list[float]) -> str:
     """Reproduced: it holds in every seed; partly: on average; not reproduced; not attempted: no run."""
     if not margins:
         return "not attempted"
-    if min(margins) > 0:
+    if all(map(_holds, margins)):
         return "reproduced"
-    return "partly" if round(mean(margins), 9) > 0 else "not reproduced"  # a tie is none, however its sum is rounded
+    return "partly" if _holds(mean(margins)) else "not reproduced"
+
+
+def _holds(margin: float) -> bool:
+    return round(margin, 9) > 0  # a tie does not, however it is rounded
 
 
 def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expected: str, source: str = "stored") -> None:
@@ -203,7 +208,7 @@ def conclude(
     rows = []
     for name, values in margins.items():
         if values:
-            holds = sum(m > 0 for m in values)
+            holds = sum(map(_holds, values))
             rows.append({"column": name, "verdict": judge(values), "margin": round(mean(values), 2)})
             rows[-1] |= {"unit": unit, "holds": holds, "seeds": len(values)}
     found = {row["verdict"] for row in rows} or {"not attempted"}
@@ -233,13 +238,13 @@ def conclusions(folder: Path) -> list[dict]:
     for file in sorted(folder.glob("*.json")):
         try:
             found.append(json.loads(file.read_text(encoding="utf-8")) | {"file": file})
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise RecordError(f"{file}: not a verdict ({error}); run its notebook again") from error
     return found
 
 
 def scorecard(folder: Path, *, since: float = 0.0) -> pd.DataFrame:
-    """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict, and the data with how many seeds.
+    """Every verdict that the notebooks left in ``folder``, and on what data with how many seeds, or other samples.
 
     ``since``: seconds since the epoch; what was concluded before is left out.
     """

@@ -25,7 +25,7 @@ def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
     Written, flushed, renamed: a reader sees the old content or the new, never half of it. Nothing is left behind when
     the block fails, and what a killed process left goes when the target is written again or discarded. The name ends
     in ``.partial``: give numpy an open file, or it adds a suffix of its own. ``shared``: no lock keeps others from
-    writing it at the same time.
+    writing it at the same time, and what a killed process left stays.
 
     Raises:
         FolderError: the disk is full, or the folder may not be written to.

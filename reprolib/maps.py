@@ -64,4 +64,6 @@ def _tsne(features: torch.Tensor) -> np.ndarray:
 
 def _nearest(features: torch.Tensor, camids: np.ndarray) -> np.ndarray:
     camera = torch.as_tensor(camids)
+    if (camera == camera[0]).all():
+        raise ValueError("all images are of one camera: there is none of another to be the nearest")
     return (features @ features.T).masked_fill(camera[:, None] == camera, -torch.inf).argmax(1).numpy()

@@ -329,7 +329,7 @@ def test_archive_is_unpacked_once_beside_itself(tmp_path, capsys, ending):
     pack(folder, tmp_path / f"{folder.name}{ending}")
     assert len(load("market1501", tmp_path).train) == 3
     assert f"{folder.name}{ending}" in capsys.readouterr().err
-    assert {f.name for f in tmp_path.iterdir()} == {folder.name, f"{folder.name}{ending}"}
+    assert {f.name for f in tmp_path.iterdir()} == {folder.name, f"{folder.name}{ending}", f"{folder.name}.lock"}
     load("market1501", tmp_path)
     assert capsys.readouterr().err == ""
 
@@ -358,7 +358,15 @@ def test_archive_cut_off_leaves_nothing_behind(tmp_path, ending):
     archive.write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(DatasetError, match=r"cannot be unpacked .* download it again"):
         load_dataset("market1501", root=tmp_path)
-    assert [f.name for f in tmp_path.iterdir()] == [archive.name]
+    assert {f.name for f in tmp_path.iterdir()} == {archive.name, f"{folder.name}.lock"}
+
+
+def test_a_folder_in_which_no_archive_can_be_unpacked_is_named(tmp_path):
+    folder = draw_dataset("market1501", tmp_path)
+    pack(folder, tmp_path / f"{folder.name}.zip")
+    (tmp_path / f"{folder.name}.lock").mkdir()  # as good as a folder that may not be written to, for root too
+    with pytest.raises(DatasetError, match=r"Market-1501.*\.zip: cannot be unpacked .*may be written"):
+        load_dataset("market1501", root=tmp_path)
 
 
 @pytest.mark.parametrize("core", ["numpy.core.multiarray", "numpy._core.multiarray"])

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from reprolib.files import locked
+from reprolib.files import FolderError, locked
 
 SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar.xz", ".tar")
 MAX_MEMBERS = 3_000_000  # MARS, the largest, has 1.2 million
@@ -47,10 +47,14 @@ def unpack(archive: Path, folder: Path) -> None:
         DatasetError: it is damaged, or holds what no dataset does: a path that leads out of the folder, a link, a
             device, more files or bytes than the limits above.
     """
-    with locked(folder):
-        if not folder.is_dir():  # no other process was faster
-            print(f"Unpacking {archive} ...", file=sys.stderr, flush=True)
-            _unpack(archive, folder)
+    try:
+        with locked(folder):
+            if not folder.is_dir():  # no other process was faster
+                print(f"Unpacking {archive} ...", file=sys.stderr, flush=True)
+                _unpack(archive, folder)
+    except (*DAMAGE, FolderError) as error:
+        remedy = "see that there is room and may be written, or download it again"
+        raise DatasetError(f"{archive}: cannot be unpacked ({error}); {remedy}") from error
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -61,9 +65,6 @@ def _unpack(archive: Path, folder: Path) -> None:
         _extract(archive, content)
         top = content / folder.name
         (top if top.is_dir() else content).rename(folder)
-    except DAMAGE as error:
-        remedy = "see that there is room and may be written, or download it again"
-        raise DatasetError(f"{archive}: cannot be unpacked ({error}); {remedy}") from error
     finally:
         shutil.rmtree(content, ignore_errors=True)
 

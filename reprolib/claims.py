@@ -106,14 +106,17 @@ def declines(recipe: Recipe, metric: str = "rank-1", *, last: int = 3) -> Margin
     return _in_each(recipe, fall)
 
 
-def gradual(recipe: Recipe, metric: str = "rank-1", *, at_least: float = 0.8) -> Margins:
-    """Spearman's rank correlation of metric and stage, from the first to the stage kept, less ``at_least``."""
+def gradual(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1", *, at_least: float = 0.8) -> Margins:
+    """Spearman's rank correlation of the stage and what merging gains, less ``at_least``; up to the stage kept.
 
-    def excess(record: RunRecord) -> float:
-        curve = record.curve(metric)[: record.selected + 1]
-        return float(spearmanr(range(len(curve)), curve).statistic) - at_least if len(set(curve)) > 1 else -at_least
+    What merging gains is the curve less that of training without a merge, which may rise gradually too.
+    """
 
-    return _in_each(recipe, excess)
+    def excess(merged: RunRecord, alone: RunRecord) -> float:
+        gain = np.subtract(merged.curve(metric), alone.curve(metric))[: merged.selected + 1]
+        return float(spearmanr(range(len(gain)), gain).statistic) - at_least if len(set(gain)) > 1 else -at_least
+
+    return _in_pairs(recipe, unmerged, excess)
 
 
 def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord], float]) -> Margins:

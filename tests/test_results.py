@@ -88,6 +88,17 @@ def test_a_curve_declines_by_its_last_stages_and_not_by_its_luckiest():
     assert results.declines(BUC)([flat, falling]) == pytest.approx([0, 100 * (1.3 / 3 - 0.3)])
 
 
+def test_a_rise_is_gradual_only_beyond_that_of_training_without_a_merge():
+    rising, flat = [0.2, 0.3, 0.4, 0.5], [0.2, 0.2, 0.2, 0.2]
+    margins = []
+    for alone_curve in (flat, rising):
+        merged, alone = record(BUC, 0.5), record(OIM, 0.5)
+        for one, curve in ((merged, rising), (alone, alone_curve)):
+            one.stages, one.selected = [{"metrics": {"rank-1": value}} for value in curve], 3
+        margins += results.gradual(BUC, OIM, at_least=0.8)([merged, alone])
+    assert margins == pytest.approx([0.2, -0.8])
+
+
 def test_precisions_and_weights_are_never_mixed(results_folder):
     plain, mixed = record(BUC, 0.5), record(BUC, 0.4, precision="bf16")
     pretrained = record(BUC, 0.6, weights="catalogue 1")

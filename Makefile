@@ -3,7 +3,6 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 SEEDS := 1
-IDENTITIES := 16
 
 .PHONY: help setup reproduce lab test audit notebooks bench bench-gpu format lock clean
 help:
@@ -31,7 +30,7 @@ setup: .venv/.done
 	@touch $@
 
 reproduce: setup
-	$(BIN)/reprolib reproduce --seeds $(SEEDS) --identities $(IDENTITIES)
+	$(BIN)/reprolib reproduce --seeds $(SEEDS) $(if $(IDENTITIES),--identities $(IDENTITIES))
 
 # Jupyter's defaults, said here so that no configuration on the machine changes them; the token is its own, a new one
 # each time.

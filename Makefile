@@ -9,7 +9,7 @@ help:
 	@echo "make reproduce   train and run every notebook on 16 of the 45 embedded people, one seed; print each claim with"
 	@echo "                 its verdict: a quarter of an hour on two cores. SEEDS=3 IDENTITIES=0: all of them, three seeds,"
 	@echo "                 as the stored records have it: hours"
-	@echo "make lab         open the tour in JupyterLab, for this machine alone"
+	@echo "make lab         open the tour in JupyterLab, for this machine alone; what it trains lands in results/reproduced"
 	@echo "make test        format, lint, unit tests, stored notebooks"
 	@echo "make audit       look for known vulnerabilities in what requirements.lock pins; needs the network"
 	@echo "make notebooks   run the stored notebooks again in place, to renew their outputs"
@@ -19,6 +19,7 @@ help:
 	@echo "                 BENCH='--quick --device cpu' at tiny sizes"
 	@echo "make format      let ruff format and mend what it can"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
+	@echo "make setup       make .venv, which all of these do by themselves; make clean removes it"
 
 setup: .venv/.done
 .venv/.done: requirements.lock pyproject.toml
@@ -33,9 +34,9 @@ reproduce: setup
 	$(BIN)/reprolib reproduce --seeds $(SEEDS) $(if $(IDENTITIES),--identities $(IDENTITIES))
 
 # Jupyter's defaults, said here so that no configuration on the machine changes them; the token is its own, a new one
-# each time.
+# each time. What is run there leaves the stored results alone.
 lab: setup
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False notebooks/00_tour.ipynb
+	REPROLIB_RESULTS=$(CURDIR)/results/reproduced $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False notebooks/00_tour.ipynb
 
 test: setup
 	$(BIN)/ruff format --check .

@@ -1,6 +1,5 @@
 """``python -m benchmarks``: measure every row, print the table, write it with where it was measured."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from tqdm.auto import tqdm
 from benchmarks.measure import measure
 from benchmarks.rows import CPU, CUDA, QUICK, rows, without_references
 from reprolib import paths
+from reprolib.devices import cores
 from reprolib.record import provenance
 from reprolib.timings import Benchmark, exponents, table
 
@@ -34,8 +34,7 @@ def main(
     if device == "cuda" or not references:
         sizes = without_references(sizes)
     chosen = rows(sizes, up_to=up_to)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    benchmark = Benchmark(provenance(torch.device(device)) | {"cores": cores}, [])
+    benchmark = Benchmark(provenance(torch.device(device)) | {"cores": cores()}, [])
     full = references and not quick and up_to is None
     folder = output or (paths.BENCH if full else None)
     with tqdm(chosen, unit="row") as progress:

@@ -1,6 +1,5 @@
 """``python -m benchmarks.gpu``: images a second of training and extraction beside the bare network and a plain loop."""
 
-import os
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ from benchmarks import inputs, loops
 from benchmarks.loops import QUICK, Sizes
 from benchmarks.measure import in_turns
 from reprolib import merge_clusters, paths, rank_gallery
-from reprolib.devices import choose_device
+from reprolib.devices import choose_device, cores
 from reprolib.quality import cluster_validity
 from reprolib.recipe import BUC
 from reprolib.record import provenance
@@ -39,9 +38,10 @@ def main(
     place, sizes = choose_device(device), QUICK if quick else Sizes()
     if place.type == "cpu" and not quick:
         raise typer.BadParameter("there is no CUDA device here: add --quick", param_hint="--device")
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # the one that is waited for
     folder = output or (None if quick else paths.BENCH / "training")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    benchmark = Benchmark(provenance(place) | {"precision": "as each row says", "cores": cores}, [])
+    benchmark = Benchmark(provenance(place) | {"precision": "as each row says", "cores": cores()}, [])
     with TemporaryDirectory() as files:
         loops.write_jpegs(sizes, Path(files))
         plain = {}  # of a batch size; it has one precision

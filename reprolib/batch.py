@@ -14,6 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from reprolib import paths
+from reprolib.devices import cores
 from reprolib.jobs import NOTE_IN, Job, noted
 
 LAST = "99"  # the scorecard reads what the others conclude
@@ -63,7 +64,8 @@ def execute(
     ]
     for name in sorted(parameters(notebook) & values.keys()):
         command += ["-y", f"{name}: {values[name]}"]
-    own = {"REPROLIB_RESULTS": str(results), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
+    own = {"REPROLIB_RESULTS": str(results), "REPROLIB_DATA": str(paths.data_root())}  # of this working directory
+    own |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
     everything = os.environ | own | (environment or {})
     done = subprocess.run(command, env=everything, cwd=paths.NOTEBOOKS, capture_output=True, text=True)
     return None if done.returncode == 0 else done.stderr[-2000:] or f"ended with status {done.returncode}"
@@ -72,7 +74,8 @@ def execute(
 def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> dict[str, str]:
     """Run the notebooks; {name: error} of those that failed.
 
-    As many run at once as there are cores; one at a time where they train on CUDA.
+    Twice as many run at once as there are cores, since some wait for runs that others train; one at a time where they
+    train on CUDA.
 
     Raises:
         ValueError: a parameter that none of the notebooks has.
@@ -103,9 +106,8 @@ def _require_known(values: dict[str, str]) -> None:
 
 
 def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[str, str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     one_gpu = values.get("source") == "run" and torch.cuda.is_available()  # which has room for one that trains
-    workers = 1 if one_gpu else max(1, min(cores, len(notebooks)))
+    workers = 1 if one_gpu else max(1, min(2 * cores(), len(notebooks)))
     failures = {}
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -113,7 +115,7 @@ def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[s
     ):
 
         def work(notebook: Path) -> None:
-            error = execute(notebook, values, threads=max(1, cores // workers), **how)
+            error = execute(notebook, values, threads=max(1, cores() // workers), **how)
             if error is not None:
                 failures[notebook.name] = error
             bar.set_postfix_str(notebook.stem)

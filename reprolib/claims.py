@@ -144,8 +144,17 @@ def is_of(record: RunRecord, recipe: Recipe) -> bool:
 
 
 def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:
-    """The records of a recipe."""
-    return {r.settings["seed"]: r for r in records if is_of(r, recipe)}
+    """A recipe's records in one column.
+
+    Raises:
+        RecordError: two of one seed.
+    """
+    found: dict[int, RunRecord] = {}
+    for record in (r for r in records if is_of(r, recipe)):
+        other = found.setdefault(record.settings["seed"], record)
+        if other is not record:
+            raise RecordError(f"{other.name} and {record.name} are one run, made twice: move one out of results/runs")
+    return found
 
 
 def column(record: RunRecord | Benchmark) -> str:

@@ -1,5 +1,6 @@
 """The command line: run, reproduce, report, check-data."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,9 +11,7 @@ from reprolib.recipe import RECIPES
 
 EMBEDDED_IDENTITIES = 16  # of 45: every notebook trained in minutes; the stored records have all
 
-Engine = Annotated[
-    Literal["here", "ray"], typer.Option(help="here: on this machine, one run after the other; ray: on a cluster.")
-]
+Engine = Annotated[Literal["here", "ray"], typer.Option(help="here: on this machine; ray: on a cluster.")]
 Address = Annotated[
     str | None,
     typer.Option(help="Of a Ray cluster, or auto; none: one is started on this machine; see docs/cluster.md."),
@@ -33,6 +32,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
 def _require_engine(engine: str, address: str | None) -> None:
     if address and engine != "ray":
         raise typer.BadParameter("an address is for --engine ray", param_hint="--address")
+    if engine == "ray" and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise typer.BadParameter("give --engine ray or start it by torchrun, not both", param_hint="--engine")
 
 
 @app.callback()
@@ -47,8 +48,12 @@ def run(
         str, typer.Option(help="synthetic, synthetic-video, market1501, dukemtmc-reid, mars, ...")
     ] = "synthetic",
     data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
-    backbone: Annotated[str | None, typer.Option(help="resnet50 (papers), resnet18 (synthetic), mobilenet_v2.")] = None,
-    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a local .pth or .safetensors file.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="resnet50 (papers), resnet18 (synthetic), mobilenet_v2, resnet18-cifar.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet, none, catalogue (synthetic), or a local .pth or .safetensors file.")
+    ] = None,
     image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH [256x128; synthetic 64x32].")] = None,
     identities: Annotated[int | None, typer.Option(help="Train on so many identities, drawn at random.")] = None,
     samples: Annotated[int | None, typer.Option(help="Train on so many images, or tracklets, drawn at random.")] = None,
@@ -126,9 +131,10 @@ def reproduce(
     engine: Engine = "here",
     address: Address = None,
 ) -> None:
-    """Run the notebooks by papermill; print each claim with its verdict.
+    """Run the notebooks by papermill; print each claim with its verdict, here and from the repository's records.
 
-    With --engine ray the runs that they ask for are trained on a cluster first.
+    Those have all embedded people, three seeds and real data. With --engine ray the runs that they ask for are trained
+    on a cluster first.
     """
     from reprolib import batch, cluster, paths, results
 
@@ -162,8 +168,10 @@ def reproduce(
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
     typer.echo(f"executed notebooks, records, verdicts and figures: {batch.REPRODUCED.relative_to(paths.ROOT)}")
+    stored = results.scorecard(paths.STORED_VERDICTS).set_index(["exhibit", "claim"])["verdict"]
+    typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<20} claim")
     for row in results.scorecard(batch.REPRODUCED / "verdicts", since=begun).itertuples():
-        typer.echo(f"{row.verdict:<15} {row.exhibit:<14} {row.claim}")
+        typer.echo(f"{row.verdict:<15} {stored.get((row.exhibit, row.claim), ''):<15} {row.exhibit:<20} {row.claim}")
     for name, error in failures.items():
         typer.secho(f"failed: {name}\n{error}", fg="red", err=True)
     typer.echo("all of it as a page: reprolib report --source run")
@@ -192,7 +200,7 @@ def report(
 def check_data(
     name: Annotated[str, typer.Argument(help="market1501, dukemtmc-reid, mars, dukemtmc-videoreid or cifar10.")],
     data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Open every image.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every image.")] = False,
 ) -> None:
     """Say what is there of a dataset, what is missing or corrupt, and where to get it."""
     from reprolib import datasets

@@ -4,12 +4,13 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from reprolib import paths
+from reprolib.devices import choose_device, choose_precision
 from reprolib.files import Busy, locked
 from reprolib.jobs import Job
 from reprolib.record import RunRecord, versions
@@ -75,8 +76,10 @@ def _sender(ray, jobs: Sequence[Job], board, home: "_Home", results: Path) -> Ca
     options = {"max_retries": RETRIES, "runtime_env": {"env_vars": environment}}
 
     def send(place: int, *, wait: bool = False):
-        work = ray.remote(_work).options(**options, **_resources(jobs[place], gpus))
-        return work.remote(jobs[place].anywhere(), place, board, home, wait)
+        job = jobs[place].anywhere()
+        precision = {"precision": choose_precision(job.settings.get("precision"), choose_device(None))}
+        job = replace(job, settings=job.settings | precision)  # as here, whatever the worker has: the record names it
+        return ray.remote(_work).options(**options, **_resources(job, gpus)).remote(job, place, board, home, wait)
 
     return send
 
@@ -113,6 +116,8 @@ def _connected(address: str | None) -> Iterator:
 def _resources(job: Job, gpus: float) -> dict[str, int]:
     """What a job's worker must have, on a cluster of so many GPUs."""
     device = str(job.settings.get("device") or "")
+    if device.removeprefix("cuda:").isdecimal():
+        raise ClusterError(f"device {device!r}: a worker sees its own GPU alone; give cuda")
     if device.startswith("cuda") and not gpus:
         raise ClusterError(f"device {device!r}: the cluster has no GPU; give cpu, or start workers where there is one")
     return {"num_gpus": 1} if gpus and device != "cpu" else {"num_cpus": 1}

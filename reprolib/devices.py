@@ -11,6 +11,11 @@ PRECISIONS = ("float32", "tf32", "bf16")
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def choose_device(device: str | torch.device | None) -> torch.device:
     """The device asked for, or CUDA where there is one; under torchrun, of several the one of this process.
 

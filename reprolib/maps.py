@@ -9,6 +9,7 @@ from sklearn.manifold import TSNE
 from reprolib import paths
 from reprolib.datasets import Split
 from reprolib.extraction import extract
+from reprolib.files import replacing
 from reprolib.images import load_images
 from reprolib.model import Model
 from reprolib.recipe import Recipe
@@ -40,8 +41,8 @@ def feature_map(record: RunRecord, recipe: Recipe, split: Split, *, source: str 
             return FeatureMap(content["xy"], content["nearest"])
     features = kept_features(record, recipe, split)
     made = FeatureMap(_tsne(features), _nearest(features, split.train.camids))
-    paths.MAPS.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(paths.MAPS / f"{record.name}.npz", xy=made.xy, nearest=made.nearest)
+    with replacing(paths.MAPS / f"{record.name}.npz") as partial, partial.open("wb") as file:
+        np.savez_compressed(file, xy=made.xy, nearest=made.nearest)
     return made
 
 

@@ -20,6 +20,7 @@ DATASETS = RESULTS / "datasets"  # counts of a dataset, one JSON each; committed
 STORED_DATASETS = ROOT / "results" / "datasets"
 CACHE = DATA / "cache"  # decoded images; not committed
 FIGURES = RESULTS / "figures"
+TABLES = RESULTS / "tables"  # what notebooks show of an exhibit, one CSV each; committed
 REPORT = ROOT / "results" / "report"  # the page that sums all of it up; not committed
 STORED_VERDICTS = ROOT / "results" / "verdicts"
 VERDICTS = RESULTS / "verdicts"  # what each notebook concluded, one JSON a claim

@@ -190,13 +190,15 @@ class _Run:
         entry = self._first_stage() if stage == 0 else self._learn(stage, checkpoint)
         clock = _Clock(entry["seconds"], self.device)
         entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids)), "validity": {}}
-        if self.recipe.criterion is not None:
+        merges = self.recipe.criterion is not None and stage + 1 < self.num_stages
+        judges = self.recipe.criterion is not None and (len(labels) <= MANY or self.recipe.selection == "silhouette")
+        if merges or judges:
             output = self._extract(self.data.train, self.data.split.train)
             clock.lap("extract")
-            if len(labels) <= MANY or self.recipe.selection == "silhouette":
-                entry["validity"] = cluster_validity(output.feature, labels)
-                clock.lap("validity")
-        if stage + 1 < self.num_stages and self.recipe.criterion is not None:
+        if judges:
+            entry["validity"] = cluster_validity(output.feature, labels)
+            clock.lap("validity")
+        if merges:
             self.labels = merge_clusters(
                 output.feature, labels.to(self.device), criterion=self.recipe.criterion, merges_per_stage=self.merges
             ).cpu()

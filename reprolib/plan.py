@@ -10,7 +10,7 @@ from reprolib.datasets import Split, fingerprint, load_dataset, require_usable
 from reprolib.devices import choose_device, choose_precision
 from reprolib.files import locked
 from reprolib.images import Images, load_images
-from reprolib.model import describe_weights
+from reprolib.model import BACKBONES, describe_weights
 from reprolib.pretraining import catalogue_weights
 from reprolib.recipe import Recipe
 from reprolib.record import run_name
@@ -76,6 +76,8 @@ def make_plan(
     """The arguments of :func:`reprolib.run` with every default in its place; ValueError for what cannot be."""
     device = choose_device(device)
     precision = choose_precision(precision, device)
+    if backbone and backbone not in BACKBONES:
+        raise ValueError(f"backbone {backbone!r} is not one of {', '.join(BACKBONES)}")
     split = dataset
     if isinstance(dataset, str):
         split = load_dataset(dataset, root=data_root, train_order=recipe.train_order, junk=recipe.junk)
@@ -84,7 +86,7 @@ def make_plan(
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     split = split if samples is None else split.keep_samples(samples, seed=seed)
     require_usable(split)
-    _require_selectable(recipe, split)
+    _require_trainable(recipe, split)
     default = NETWORKS.get(split.name, PAPERS_NETWORK)
     backbone, image_size = backbone or default[0], tuple(image_size or default[2])
     weights, source = weights or default[1], ""
@@ -105,7 +107,10 @@ def make_plan(
     return Plan(recipe, split, settings, weights, device)
 
 
-def _require_selectable(recipe: Recipe, split: Split) -> None:
+def _require_trainable(recipe: Recipe, split: Split) -> None:
+    if len(split.train) < recipe.batch_size:
+        few = f"{len(split.train)} training samples are fewer than one batch of {recipe.batch_size}"
+        raise ValueError(f"{few}: take more identities or samples, or a smaller batch_size")
     if recipe.selection == "validation" and split.validation is None:
         raise ValueError("selection='validation' needs identities left out of training: give identities=...")
     if recipe.selection == "silhouette" and recipe.criterion is None:

@@ -13,6 +13,7 @@ from reprolib.claims import (
     Claim,
     ahead_from,
     beyond_spread,
+    by_seed,
     close,
     column,
     columns,
@@ -102,15 +103,15 @@ def load_or_run(
         own = {"precision": "float32"} | record.settings
         return all(own.get(k) == v for k, v in wanted.items()) and (own["weights"] == "none") == from_scratch
 
-    records = []
+    fitting, records = sorted(filter(fits, stored()), key=lambda r: "precision" in r.settings), []
     for recipe in recipes:
-        of_recipe = sorted(filter(fits, stored([recipe])), key=lambda r: "precision" in r.settings)
+        in_columns = [by_seed(members, recipe) for members in columns(fitting).values()]
         for seed in seeds:
-            found = [r for r in of_recipe if r.settings["seed"] == seed]
+            found = [of_seed[seed] for of_seed in in_columns if seed in of_seed]
             if not found:
                 command = f"reprolib run --recipe {recipe.name} --dataset {dataset} --seed {seed}"
                 raise RecordError(f'no stored record of this run; make it: {command}, or set source = "run"')
-            records += found[:1]
+            records.append(found[0])
     return records
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from reprolib import paths
 from reprolib.claims import by_seed, column, columns
+from reprolib.files import replacing
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord
 from reprolib.timings import Benchmark
@@ -32,6 +33,7 @@ def compare(
 
     ``methods`` names our recipes as the exhibit names its rows; rows that we do not run stand as published. The
     columns of the paper and ours are of other data or another backbone: only orderings may be compared across them.
+    ``results/tables`` has it as CSV.
     """
     paper = published(exhibit)
     index = list(dict.fromkeys([*paper["method"], *methods]))
@@ -43,22 +45,24 @@ def compare(
             table[f"paper: {dataset}", metric] = values.reindex(index).fillna("")
     for name, values in ours(records, methods, metrics=metrics).items():
         table[name] = values.reindex(index).fillna("")
-    table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table
+    return _kept(table, exhibit)
 
 
 def ours(
-    records: Sequence[RunRecord], methods: dict[str, Recipe], *, metrics: Sequence[str] = ("rank-1", "mAP")
+    records: Sequence[RunRecord],
+    methods: dict[str, Recipe],
+    *,
+    metrics: Sequence[str] = ("rank-1", "mAP"),
+    exhibit: str | None = None,
 ) -> pd.DataFrame:
-    """Our part of :func:`compare`: percent at the stage kept, a row a method."""
+    """Our part of :func:`compare`, where an exhibit prints no numbers: percent at the stage kept, a row a method."""
     table = pd.DataFrame(index=pd.Index(methods, name="method"))
     for name, members in columns(records).items():
         for metric in metrics:
             of_ours = {"top-1": "rank-1"}.get(metric, metric)  # of a gallery that is the training set: the same
             kept = [[r.best[of_ours] for r in by_seed(members, recipe).values()] for recipe in methods.values()]
             table[f"ours: {name}", metric] = [_summary(fractions) for fractions in kept]
-    table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table
+    return _kept(table, exhibit)
 
 
 def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> pd.DataFrame:
@@ -72,7 +76,17 @@ def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> 
         for metric in ("rank-1", "mAP"):
             reached = [[r.curve(metric)[stage] for r in members if stage < len(r.stages)] for stage in at]
             table[f"ours: {name}", metric] = [f"{100 * mean(values):.1f}" if values else "" for values in reached]
+    return _kept(table, exhibit)
+
+
+def _kept(table: pd.DataFrame, exhibit: str | None) -> pd.DataFrame:
+    """The table under a head of two rows; that of an exhibit is written to ``results/tables`` too."""
     table.columns = pd.MultiIndex.from_tuples(table.columns)
+    if exhibit is None:
+        return table
+    name = "_".join("".join(c if c.isalnum() else " " for c in exhibit.lower()).split())
+    with replacing(paths.TABLES / f"{name}.csv") as partial:
+        table.to_csv(partial)
     return table
 
 
@@ -128,6 +142,4 @@ def compare_counts(counts: dict[str, dict]) -> pd.DataFrame:
                 row[f"{part} {unit}", "paper"] = f"{int(float(printed)):,}" if printed != "" else ""
                 row[f"{part} {unit}", "here"] = f"{here:,}" if here != "" else ""
         rows[name] = row
-    table = pd.DataFrame(rows).T
-    table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table
+    return _kept(pd.DataFrame(rows).T, "DBC Table I")

@@ -4,6 +4,7 @@ Only the backbone is shared out. Its pooled vectors are gathered, so that head, 
 whole batch in every process, as one process would, and draw the same random numbers.
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -82,11 +83,10 @@ def team(device: torch.device) -> Iterator[Team]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
-        yield Team(distributed.get_rank(), size)
-    finally:
-        distributed.destroy_process_group()
+    if not distributed.is_initialized():  # once a process, for all its runs: torchrun's store outlives a group
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        atexit.register(distributed.destroy_process_group)
+    yield Team(distributed.get_rank(), size)
 
 
 def _share_statistics(layers: nn.Sequential) -> None:

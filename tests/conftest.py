@@ -23,6 +23,7 @@ WRITTEN = (
     "DATASETS",
     "CACHE",
     "FIGURES",
+    "TABLES",
     "VERDICTS",
 )
 

@@ -111,8 +111,8 @@ def test_clusters_are_all_there_and_mostly_of_one_identity(num_clusters):
     _, identities = inputs.features(100, 16)
     labels = inputs.clusters(identities, num_clusters)
     assert sorted(set(labels.tolist())) == list(range(num_clusters))
-    for label in range(num_clusters if num_clusters == 100 else 0):
-        assert len(identities[labels == label].unique()) == 1
+    impure = [label for label in range(num_clusters) if len(identities[labels == label].unique()) > 1]
+    assert len(impure) < len(identities.unique())  # at most where one ends and another begins
 
 
 @pytest.mark.parametrize(("piece", "method"), [("minimum tree", "single"), ("average tree", "average")])

@@ -379,6 +379,16 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         "regularizer_weight=-1 must be finite and not negative",
     ),
     ("an unknown linkage", lambda f, p: Criterion(linkage="ward"), "'ward' is not one of 'minimum', 'maximum'"),
+    (
+        "fewer samples than a batch, before any is decoded",
+        lambda f, p: run(samples=4),
+        "4 training samples are fewer than",
+    ),
+    (
+        "an unknown backbone",
+        lambda f, p: run(backbone="resnet5"),
+        "backbone 'resnet5' is not one of resnet50, resnet18",
+    ),
     # Training
     (
         "fewer samples than a batch",

@@ -43,7 +43,9 @@ def test_its_parameters_are_literals(notebook):
 @every_notebook
 def test_what_is_not_trained_by_make_reproduce_is_not_changed_by_what_that_is_asked_for(notebook):
     shared = {"dataset", "seeds", "identities", "samples", "data_root", "backbone", "weights", "image_size"}
-    assert "source" in batch.parameters(notebook) or not shared & batch.parameters(notebook)
+    given = shared & batch.parameters(notebook)
+    assert "source" in batch.parameters(notebook) or not given
+    assert "dataset" not in given or given >= shared - {"samples"}
 
 
 @every_notebook

@@ -7,10 +7,12 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from conftest import make_split
+from PIL import Image
 
 import reprolib
 from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, paths, pipeline
 from reprolib.assessment import select_stage
+from reprolib.datasets import Split
 from reprolib.record import load_record
 
 pytestmark = pytest.mark.usefixtures("results_folder", "tiny_network")
@@ -155,6 +157,19 @@ def test_a_rule_that_has_nothing_to_choose_by_is_refused_before_training(recipe,
 def test_a_dataset_whose_training_identities_nobody_knows_is_run_all_the_same(tiny_split):
     unknown = run(BUC, replace(tiny_split, train_pids=np.full(len(tiny_split.train), -1)))
     assert unknown.curve("rank-1") == run(BUC, tiny_split, fresh=True).curve("rank-1")
+
+
+def test_names_of_files_as_strings_and_ids_as_lists_do(tiny_split, tmp_path):
+    def as_lists(samples):
+        files = [str(tmp_path / f"{id(samples)}_{k}.png") for k in range(len(samples))]
+        for file, pixels in zip(files, samples.frames, strict=True):
+            Image.fromarray(pixels).save(file)
+        lists = {name: value.tolist() for name, value in vars(samples).items() if name != "frames"}
+        return type(samples)(frames=files, **lists)
+
+    sets = (as_lists(samples) for samples in (tiny_split.train, tiny_split.query, tiny_split.gallery))
+    own = Split("own", *sets, tiny_split.train_pids.tolist())
+    assert figures(run(BUC, own)) == figures(run(BUC, tiny_split))
 
 
 def test_a_stage_can_be_kept_without_any_label(tiny_split):

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 
+import pandas as pd
 import pytest
 
 from reprolib import BUC, OIM, paths, results
@@ -75,6 +77,18 @@ def test_a_claim_is_reproduced_only_if_it_holds_in_every_seed(margins, expected)
     assert results.judge(margins) == expected
 
 
+def test_a_run_made_twice_is_an_error_that_names_both_records(results_folder):
+    twice = record(BUC, 0.5), record(BUC, 0.6, fingerprint="1")
+    for made in twice:
+        made.save()
+    paths.RUNS.rename(paths.STORED_RUNS)
+    loading = partial(results.load_or_run, [BUC], dataset="synthetic", backbone="resnet18", weights="none")
+    for reading in (loading, partial(results.higher(BUC, OIM), list(twice))):
+        with pytest.raises(RecordError) as error:
+            reading()
+        assert all(r.name in str(error.value) for r in twice)
+
+
 def test_margins_are_taken_seed_by_seed():
     records = [record(BUC, 0.5, seed=0), record(BUC, 0.4, seed=1), record(OIM, 0.3, seed=0), record(OIM, 0.45, seed=1)]
     assert results.higher(BUC, OIM)(records) == pytest.approx([20, -5])
@@ -142,7 +156,7 @@ def test_the_highest_is_measured_against_the_best_of_the_others_in_each_seed():
     assert results.highest(BUC, [BUC_UNREGULARIZED, OIM])(records) == pytest.approx([10, -10])
 
 
-def test_the_paper_and_ours_stand_in_columns_of_their_own():
+def test_the_paper_and_ours_stand_in_columns_of_their_own(results_folder):
     records = [
         record(BUC, 0.5, seed=0),
         record(BUC, 0.4, seed=1),
@@ -155,6 +169,10 @@ def test_the_paper_and_ours_stand_in_columns_of_their_own():
     assert table.loc["BUC", ("ours: market1501 · resnet18 from scratch 64×32", "rank-1")] == "60.0 (1)"
     assert table.loc["SPGAN", ("ours: synthetic · resnet18 from scratch 64×32", "rank-1")] == ""
     assert len([c for c in table.columns if c[0].startswith("ours")]) == 4
+    written = pd.read_csv(
+        paths.TABLES / "buc_table_1.csv", header=[0, 1], index_col=0, keep_default_na=False, dtype=str
+    )
+    assert written.equals(table)
 
 
 def test_a_verdict_that_no_longer_follows_from_the_stored_numbers_is_an_error(results_folder, capsys):

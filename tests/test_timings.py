@@ -48,6 +48,10 @@ def test_margins_are_positive_where_a_claim_holds():
     assert timings.grows_at_most(["dbc", "buc"], 2.1)([machine()]) == [pytest.approx(0.1)]
     assert timings.grows_at_most(["dbc"], 2.1)([machine(power=3)]) == [pytest.approx(-0.9)]
     assert timings.costs_at_most(["dbc"], 2)([machine(factor=1.2)]) == [pytest.approx(0.8)]
+    benchmark = machine(factor=1)  # 0.64 s at N = 8000
+    assert timings.later_costs_less(["dbc"])([benchmark]) == []
+    benchmark.rows.append(stage("dbc", 8000, 0.16, clusters=4000))
+    assert timings.later_costs_less(["dbc", "buc"])([benchmark]) == [pytest.approx(0.75)]
 
 
 def test_machines_stand_in_columns_of_their_own(capsys, results_folder):

@@ -17,6 +17,13 @@ class Tracklets:
     starts: np.ndarray  # (n + 1,) int64: tracklet i is frames[starts[i]:starts[i + 1]]
     camids: np.ndarray  # (n,) int64, from 0
 
+    def __post_init__(self):
+        """Names of files as strings, and lists of numbers, become what is said above."""
+        if not isinstance(self.frames, np.ndarray) and not all(isinstance(f, Path) for f in self.frames):
+            object.__setattr__(self, "frames", tuple(map(Path, self.frames)))
+        for name in {"starts", "camids", "pids"} & vars(self).keys():
+            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+
     def __len__(self) -> int:
         """Number of tracklets."""
         return len(self.camids)
@@ -49,6 +56,10 @@ class Split:
     gallery: LabelledTracklets
     train_pids: np.ndarray  # (n,) int64, for reprolib.quality alone
     validation: LabelledTracklets | None = None  # of identities left out of training: a stage may be chosen on them
+
+    def __post_init__(self):
+        """A list of identities becomes an array."""
+        object.__setattr__(self, "train_pids", np.asarray(self.train_pids))
 
     @property
     def is_video(self) -> bool:

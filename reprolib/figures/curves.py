@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from reprolib.figures.style import color_of, label_of, legend, save
+from reprolib.figures.style import caption, color_of, label_of, legend, save
 
 
 def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP")) -> None:
@@ -26,7 +26,7 @@ def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("ra
                 ax.fill_between(curve.index, curve["min"], curve["max"], color=color_of(recipe), alpha=0.18, lw=0)
             ax.set(xlabel="stage (times merged)", ylabel=f"{metric} (%)")
             ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-        row[0].annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+        caption(row[0], group)
     legend(figure, axes)
     save(name)
 
@@ -78,7 +78,7 @@ def growth(data: pd.DataFrame, name: str) -> None:
             quadratic = product.iloc[-1] * (sizes / sizes[-1]) ** 2 if quantity == "seconds" else 4 * sizes**2 / 2**20
             ax.plot(sizes, quadratic, "--", lw=1, color="0.3", label="O(N²)")
             ax.set(xscale="log", yscale="log", xlabel="images N", ylabel=unit)
-        row[0].annotate(machine, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+        caption(row[0], machine)
     legend(figure, axes)
     save(name)
 
@@ -100,7 +100,7 @@ def weight_curve(data: pd.DataFrame, weights: dict[str, float], name: str, *, me
             ax.plot(at, part[metric], "o", ms=2.5, color="k", alpha=0.5)
             ax.set_xticks(range(len(ticks)), [f"{t:g}" for t in ticks])
             ax.set(xlabel="λ", ylabel=f"{metric} (%)")
-        row[0].annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+        caption(row[0], group)
     save(name)
 
 
@@ -120,7 +120,7 @@ def stages_and_clusters(data: pd.DataFrame, name: str) -> None:
         clusters.spines["right"].set_visible(True)
         ax.set(xlabel="stage (times merged)", ylabel="%", ylim=(0, None))
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-        ax.annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+        caption(ax, group)
     legend(figure, np.array([axes[0, 0], clusters]))
     save(name)
 
@@ -132,7 +132,7 @@ def long_tail(samples: dict[str, Sequence[int]], name: str) -> None:
         ax.hist(counts, bins=np.arange(0.5, max(counts) + 1.5), color="0.55")
         ax.axvline(np.mean(counts), color="k", lw=1, ls="--")
         ax.set(xlabel="training samples of an identity", ylabel="identities")
-        ax.annotate(dataset, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+        caption(ax, dataset)
     save(name)
 
 
@@ -140,7 +140,7 @@ def changes(tables: dict[str, pd.DataFrame], name: str) -> None:
     """By how many points each change moves a result: a panel a table of ``audit.prices``, a row a change."""
     longest = max(table["change"].nunique() for table in tables.values())
     _, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 0.34 * longest + 1), squeeze=False, sharex=True)
-    for ax, (caption, table) in zip(axes[0], tables.items(), strict=True):
+    for ax, (column, table) in zip(axes[0], tables.items(), strict=True):
         order = table.groupby("change", sort=False)["points"].mean().sort_values()
         for place, (change, mean) in enumerate(order.items()):
             points = table.loc[table["change"] == change, "points"]
@@ -149,7 +149,7 @@ def changes(tables: dict[str, pd.DataFrame], name: str) -> None:
         ax.axvline(0, color="0.5", lw=0.8)
         ax.set_yticks(range(len(order)), order.index)
         ax.set(xlabel="points of rank-1", ylim=(-0.6, len(order) - 0.4))
-        ax.annotate(caption, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+        caption(ax, column)
     save(name)
 
 
@@ -163,7 +163,7 @@ def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
             ax.plot(part.index, 100 * part[column], style, lw=1.6, label=column)
         ax.set(xlabel="stage (times merged)", ylabel=f"{of} (%)")
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-        ax.annotate(group, (0, 1.03), xycoords="axes fraction", fontsize=8, color="0.3")
+        caption(ax, group)
     axes[0, 0].set_ylim(0)  # after all are drawn: the panels share it
     legend(figure, axes)
     save(name)

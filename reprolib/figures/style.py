@@ -76,6 +76,11 @@ def save(name: str) -> None:
     plt.show()
 
 
+def caption(ax, text: str) -> None:
+    """What a panel shows, above its left end; dataset and network on a line each, so that panels stay close."""
+    ax.annotate(text.replace(" · ", "\n"), (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
+
+
 def legend(figure, axes) -> None:
     """One legend under all panels, each method once."""
     entries = {}

@@ -8,12 +8,14 @@ merge, float32 features of more than ``ranked_again.DOUBLE_UP_TO`` clusters have
 import torch
 from torch import Tensor
 
+from reprolib.devices import keeping_freed_memory
 from reprolib.merging.clusters import Clusters
 from reprolib.merging.ranked_again import merge_ranked_again
 from reprolib.merging.ranked_once import merge_ranked_once
 from reprolib.recipe import Criterion
 
 
+@keeping_freed_memory()
 @torch.no_grad()
 def merge_clusters(features: Tensor, pseudo_labels: Tensor, *, criterion: Criterion, merges_per_stage: int) -> Tensor:
     """Merge the closest clusters until there are ``merges_per_stage`` fewer; BUC Section 3.2, DBC Algorithm 1.
@@ -23,7 +25,9 @@ def merge_clusters(features: Tensor, pseudo_labels: Tensor, *, criterion: Criter
     in the order of the surviving ones. Raises ValueError on anything else, and if C ≤ m.
     """
     sizes = _check(features, pseudo_labels, merges_per_stage)
-    clusters = Clusters(features[torch.argsort(pseudo_labels, stable=True)], sizes, criterion)
+    in_order = bool((pseudo_labels.diff() >= 0).all())  # as in every first stage: no copy of the features is needed
+    images = features if in_order else features[torch.argsort(pseudo_labels, stable=True)]
+    clusters = Clusters(images, sizes, criterion)
     merge = merge_ranked_once if criterion.ranking == "once" else merge_ranked_again
     survivor = torch.tensor(merge(clusters, merges_per_stage), device=pseudo_labels.device)  # (C,) labels
     return torch.unique(survivor, return_inverse=True)[1][pseudo_labels]

@@ -14,7 +14,7 @@ from reprolib.recipe import Criterion
 
 # A block has at most so many rows and bytes: on a CPU about what the last-level cache holds, on CUDA enough to make
 # the launches of its kernels short beside their work.
-BLOCK, BLOCK_BYTES = 512, 2**25
+BLOCK, BLOCK_BYTES = 512, 2**24
 CUDA_BLOCK, CUDA_BLOCK_BYTES = 2048, 2**30
 
 

@@ -23,8 +23,9 @@ def merge_ranked_again(clusters: Clusters, merges: int) -> list[int]:
 class _Matrix:
     """Linkages of all pairs (C, C), updated merge by merge, with the best pair of every row kept.
 
-    Only what is above the diagonal is ever touched: row a holds the pairs with b > a. A merge costs O(C), and as much
-    again for each row that had its best pair with one of the two.
+    Only what is above the diagonal is ever touched: row a holds the pairs with b > a. A merge costs O(C). A row that
+    had its best pair with one of the two is searched again when its turn comes: until then its former best score is a
+    bound that none of its pairs is below.
     """
 
     def __init__(self, clusters: Clusters):
@@ -35,12 +36,12 @@ class _Matrix:
         self.linkages = clusters.images.new_empty(len(clusters), len(clusters), dtype=dtype)
         self.shares = clusters.shares().to(dtype)  # infinite once a cluster was absorbed
         self.best, self.partner = torch.empty_like(self.shares), torch.empty_like(clusters.sizes)
-        rows = {}  # of the blocks, each of which has infinite entries under the diagonal
-        for first, start, block in clusters.linkage_blocks(clusters.points()):
-            rows[first] = first + len(block)
-            self.linkages[first : rows[first], start : start + block.shape[1]] = block
-        for first, last in rows.items():
-            self.search(first, last)
+        self.stale = torch.zeros_like(clusters.sizes, dtype=torch.bool)  # rows whose best score is a bound
+        for first, start, block in clusters.linkage_blocks(clusters.points()):  # infinite under the diagonal
+            last, end = first + len(block), start + block.shape[1]
+            self.linkages[first:last, start:end] = block
+            if end == len(clusters):
+                self.search(first, last)
 
     def scores(self, linkages: Tensor, share_a: Tensor, share_b: Tensor) -> Tensor:
         """Scores of entries of the matrix."""
@@ -52,23 +53,24 @@ class _Matrix:
         scores = self.scores(self.linkages[first:last, first:], self.shares[first:last, None], self.shares[first:])
         self.best[first:last] = scores.amin(1)
         self.partner[first:last] = first + _first_lowest(scores)
+        self.stale[first:last] = False
 
     def merge_closest(self) -> None:
         """Merge the best pair, a with b > a, the first among equals."""
-        a = int(_first_lowest(self.best[None]))
+        while self.stale[a := int(_first_lowest(self.best[None]))]:
+            self.search(a, a + 1)
         b = int(self.partner[a])
         # A row ends in the diagonal, which is infinite, and goes on in the column.
         row_a, row_b = (torch.cat([self.linkages[:k, k], self.linkages[k, k:]]).double() for k in (a, b))
         row = self.unite(a, b, row_a, row_b).to(self.linkages.dtype)
         self.linkages[:a, a], self.linkages[a, a + 1 :] = row[:a], row[a + 1 :]
-        lost = ((self.partner == a) | (self.partner == b)) & (self.shares < torch.inf)
+        self.stale |= (self.partner == a) | (self.partner == b)
         best, partner = self.best[:a], self.partner[:a]  # of the rows that a ∪ b may be the new best partner for
         scores = self.scores(row[:a], self.shares[:a], self.shares[a])
         better = (scores < best - criteria.ROUNDING) | ((scores <= best + criteria.ROUNDING) & (a < partner))
-        best[better], partner[better] = scores[better], a
-        self.best[b] = torch.inf
-        for k in {a, *lost.nonzero().flatten().tolist()}:
-            self.search(k, k + 1)
+        best[better], partner[better], self.stale[:a][better] = scores[better], a, False
+        self.best[b], self.stale[b] = torch.inf, False
+        self.search(a, a + 1)
 
     def unite(self, a: int, b: int, d_as: Tensor, d_bs: Tensor) -> Tensor:
         """Let a become a ∪ b and b be gone, all but in the matrix; returns the linkages of a ∪ b, (C,)."""

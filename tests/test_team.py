@@ -2,8 +2,10 @@
 
 import os
 import socket
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,3 +136,12 @@ def test_a_process_alone_starts_no_group():
     assert torch.equal(alone.own(rows), rows)
     assert alone.gather(rows) is rows
     assert alone.tell("so") == "so"
+
+
+def test_torchrun_trains_several_runs_in_one_call(tmp_path):
+    script = Path(__file__).parent / "torchrun_run.py"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, str(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(file.name.split("_")[1] for file in (tmp_path / "runs").glob("*.json")) == ["buc", "oim"]

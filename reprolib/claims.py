@@ -234,7 +234,7 @@ def conclude(
         raise ValueError(
             f"the stored records give {overall!r}, the notebook says {expected!r}: read it anew, then mend it"
         )
-    slug = "".join(c if c.isalnum() else "_" for c in f"{exhibit} {text}".lower())[:80]
+    slug = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{exhibit} {text}".lower())[:80]
     write_json(
         paths.VERDICTS / f"{slug}.json", {"exhibit": exhibit, "claim": text, "verdict": overall, "columns": rows}
     )

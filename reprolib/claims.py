@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from reprolib import paths
+from reprolib.files import slug
 from reprolib.recipe import Criterion, Recipe
 from reprolib.record import RecordError, RunRecord, write_json
 from reprolib.timings import Benchmark
@@ -153,7 +154,8 @@ def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord
     for record in (r for r in records if is_of(r, recipe)):
         other = found.setdefault(record.settings["seed"], record)
         if other is not record:
-            raise RecordError(f"{other.name} and {record.name} are one run, made twice: move one out of results/runs")
+            both = f"{other.name} and {record.name} are both {recipe.name} of one seed"
+            raise RecordError(f"{both} and would share a column: move one out of results/runs")
     return found
 
 
@@ -234,10 +236,8 @@ def conclude(
         raise ValueError(
             f"the stored records give {overall!r}, the notebook says {expected!r}: read it anew, then mend it"
         )
-    slug = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{exhibit} {text}".lower())[:80]
-    write_json(
-        paths.VERDICTS / f"{slug}.json", {"exhibit": exhibit, "claim": text, "verdict": overall, "columns": rows}
-    )
+    file = paths.VERDICTS / f"{slug(f'{exhibit} {text}')}.json"
+    write_json(file, {"exhibit": exhibit, "claim": text, "verdict": overall, "columns": rows})
 
 
 def conclusions(folder: Path) -> list[dict]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
 
 from reprolib import paths
@@ -77,8 +78,7 @@ def _sender(ray, jobs: Sequence[Job], board, home: "_Home", results: Path) -> Ca
 
     def send(place: int, *, wait: bool = False):
         job = jobs[place].anywhere()
-        precision = {"precision": choose_precision(job.settings.get("precision"), choose_device(None))}
-        job = replace(job, settings=job.settings | precision)  # as here, whatever the worker has: the record names it
+        job = replace(job, settings=job.settings | {"precision": _precision(job)})
         return ray.remote(_work).options(**options, **_resources(job, gpus)).remote(job, place, board, home, wait)
 
     return send
@@ -121,6 +121,13 @@ def _resources(job: Job, gpus: float) -> dict[str, int]:
     if device.startswith("cuda") and not gpus:
         raise ClusterError(f"device {device!r}: the cluster has no GPU; give cpu, or start workers where there is one")
     return {"num_gpus": 1} if gpus and device != "cpu" else {"num_cpus": 1}
+
+
+def _precision(job: Job) -> str:
+    """The one asked for, else what the device asked for takes, else this machine's: a record is named by it."""
+    device = job.settings.get("device") or choose_device(None)
+    kind = torch.device("cuda" if str(device).startswith("cuda") else "cpu")
+    return job.settings.get("precision") or choose_precision(None, kind)
 
 
 def _reason(error: Exception) -> str:

@@ -49,6 +49,12 @@ def discard(target: Path) -> None:
     _remove(_scratch(target))
 
 
+def slug(text: str) -> str:
+    """A file's name: the words of a text, its ASCII letters and digits alone, as long as every file system takes."""
+    words = "".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()
+    return "_".join(words)[:80]
+
+
 @contextmanager
 def locked(target: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold ``<target>.lock``; another process that asks for it waits. The lock of a dead process is free.

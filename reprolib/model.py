@@ -107,10 +107,15 @@ class Backbone(NamedTuple):
     width: int  # channels of the last feature map
 
 
-def load_backbone(name: str, weights: str) -> Backbone:
-    """A torchvision network by name: ``weights`` as for :class:`Model`."""
+def require_backbone(name: str) -> None:
+    """ValueError for one that is not of ``BACKBONES``."""
     if name not in BACKBONES:
         raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}")
+
+
+def load_backbone(name: str, weights: str) -> Backbone:
+    """A torchvision network by name: ``weights`` as for :class:`Model`."""
+    require_backbone(name)
     small, of_torchvision = name.endswith("-cifar"), name.removesuffix("-cifar")
     if small and weights == "imagenet":
         raise ValueError(f"{name} has no ImageNet weights; give 'none', or a file of its own")

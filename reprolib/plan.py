@@ -10,11 +10,12 @@ from reprolib.datasets import Split, fingerprint, load_dataset, require_usable
 from reprolib.devices import choose_device, choose_precision
 from reprolib.files import locked
 from reprolib.images import Images, load_images
-from reprolib.model import BACKBONES, describe_weights
+from reprolib.model import describe_weights, require_backbone
 from reprolib.pretraining import catalogue_weights
 from reprolib.recipe import Recipe
 from reprolib.record import run_name
 from reprolib.state import first_stage_folder, forget, run_folder
+from reprolib.training import require_batch
 
 # What a dataset is run on when nothing is said: (backbone, weights, image size).
 PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))
@@ -76,8 +77,8 @@ def make_plan(
     """The arguments of :func:`reprolib.run` with every default in its place; ValueError for what cannot be."""
     device = choose_device(device)
     precision = choose_precision(precision, device)
-    if backbone and backbone not in BACKBONES:
-        raise ValueError(f"backbone {backbone!r} is not one of {', '.join(BACKBONES)}")
+    if backbone:
+        require_backbone(backbone)
     split = dataset
     if isinstance(dataset, str):
         split = load_dataset(dataset, root=data_root, train_order=recipe.train_order, junk=recipe.junk)
@@ -108,9 +109,7 @@ def make_plan(
 
 
 def _require_trainable(recipe: Recipe, split: Split) -> None:
-    if len(split.train) < recipe.batch_size:
-        few = f"{len(split.train)} training samples are fewer than one batch of {recipe.batch_size}"
-        raise ValueError(f"{few}: take more identities or samples, or a smaller batch_size")
+    require_batch(len(split.train), recipe)
     if recipe.selection == "validation" and split.validation is None:
         raise ValueError("selection='validation' needs identities left out of training: give identities=...")
     if recipe.selection == "silhouette" and recipe.criterion is None:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from reprolib import paths
 from reprolib.claims import by_seed, column, columns
-from reprolib.files import replacing
+from reprolib.files import replacing, slug
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord
 from reprolib.timings import Benchmark
@@ -84,8 +84,7 @@ def _kept(table: pd.DataFrame, exhibit: str | None) -> pd.DataFrame:
     table.columns = pd.MultiIndex.from_tuples(table.columns)
     if exhibit is None:
         return table
-    name = "_".join("".join(c if c.isalnum() else " " for c in exhibit.lower()).split())
-    with replacing(paths.TABLES / f"{name}.csv") as partial:
+    with replacing(paths.TABLES / f"{slug(exhibit)}.csv") as partial:
         table.to_csv(partial)
     return table
 

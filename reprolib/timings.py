@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from reprolib.files import slug
 from reprolib.record import RecordError, write_json
 
 FORMAT = 1  # raised when a row's fields change meaning
@@ -36,8 +37,7 @@ class Benchmark:
 
     def save(self, folder: Path) -> Path:
         """Write ``<folder>/<machine>.json``."""
-        name = "".join(c if c.isalnum() else " " for c in self.column.lower())
-        file = folder / f"{'-'.join(name.split())}.json"
+        file = folder / f"{slug(self.column)}.json"
         write_json(file, {"format": FORMAT, **asdict(self)})
         return file
 

@@ -63,8 +63,7 @@ def train_stage(
         ValueError: fewer tracklets than a batch, a batch that the processes cannot share, labels without a row, a loss
             that is not finite, or a batch that the device has no room for.
     """
-    if len(pseudo_labels) < recipe.batch_size:
-        raise ValueError(f"{len(pseudo_labels)} training samples are fewer than one batch of {recipe.batch_size}")
+    require_batch(len(pseudo_labels), recipe)
     if recipe.batch_size % team.size:
         raise ValueError(f"batch_size={recipe.batch_size} cannot be shared by {team.size} processes: start fewer")
     table.check(pseudo_labels)
@@ -89,6 +88,13 @@ def train_stage(
                 checkpoint.save(training.state(losses))
             on_epoch(epoch, losses[-1])
     return losses
+
+
+def require_batch(samples: int, recipe: Recipe) -> None:
+    """ValueError for fewer samples than one batch has."""
+    if samples < recipe.batch_size:
+        few = f"{samples} training samples are fewer than one batch of {recipe.batch_size}"
+        raise ValueError(f"{few}: take more identities or samples, or a smaller batch_size")
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,6 +71,14 @@ def test_a_wrong_argument_is_one_clear_line(arguments, message, results_folder):
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("command", [["run", "--recipe", "buc"], ["reproduce"]])
+def test_torchrun_and_ray_are_not_both_taken(command, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    result = call(*command, "--engine", "ray")
+    assert result.exit_code == 2
+    assert "give --engine ray or start it by torchrun, not both" in result.output
+
+
 def test_check_data_fails_where_there_is_nothing_and_says_where_to_get_it(tmp_path):
     result = call("check-data", "market1501", "--data-root", str(tmp_path))
     assert result.exit_code == 1

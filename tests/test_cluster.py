@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_run import figures, leftovers
 
 from reprolib import BUC, cluster, paths
@@ -132,6 +133,29 @@ def test_a_run_asks_for_a_gpu_where_there_are_any(device, gpus, asked):
 def test_cuda_on_a_cluster_without_is_refused_instead_of_waited_for():
     with pytest.raises(ClusterError, match="device 'cuda': the cluster has no GPU; give cpu"):
         cluster._resources(Job(BUC, "synthetic", 0, {"device": "cuda"}), 0)
+
+
+def test_a_numbered_gpu_is_refused_since_a_worker_sees_its_own_alone():
+    with pytest.raises(ClusterError, match="device 'cuda:1': a worker sees its own GPU alone; give cuda"):
+        cluster._resources(Job(BUC, "synthetic", 0, {"device": "cuda:1"}), 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpu_here", "precision"),
+    [
+        ({}, False, "float32"),
+        ({}, True, "tf32"),
+        ({"device": "cpu"}, True, "float32"),
+        ({"device": "cuda"}, False, "tf32"),
+        ({"precision": "tf32"}, False, "tf32"),
+        ({"precision": "bf16", "device": None}, True, "bf16"),
+    ],
+)
+def test_a_run_has_the_precision_asked_for_else_that_of_its_device_else_of_the_sender(
+    monkeypatch, settings, gpu_here, precision
+):
+    monkeypatch.setattr("reprolib.cluster.choose_device", lambda _: torch.device("cuda" if gpu_here else "cpu"))
+    assert cluster._precision(Job(BUC, "synthetic", 0, settings)) == precision
 
 
 def test_without_ray_the_engine_says_how_to_get_it(monkeypatch):

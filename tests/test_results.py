@@ -77,7 +77,7 @@ def test_a_claim_is_reproduced_only_if_it_holds_in_every_seed(margins, expected)
     assert results.judge(margins) == expected
 
 
-def test_a_run_made_twice_is_an_error_that_names_both_records(results_folder):
+def test_two_records_of_one_seed_in_a_column_are_an_error_that_names_both_records(results_folder):
     twice = record(BUC, 0.5), record(BUC, 0.6, fingerprint="1")
     for made in twice:
         made.save()

@@ -88,7 +88,7 @@ def test_the_table_names_size_ratio_memory_and_the_others():
 
 def test_what_is_saved_is_read_back_and_the_file_is_named_by_its_machine(results_folder):
     file = machine("Xeon(R) 2.1 GHz").save(paths.STORED_BENCH)
-    assert file.name == "xeon-r-2-1-ghz-2-threads.json"
+    assert file.name == "xeon_r_2_1_ghz_2_threads.json"
     assert results.load_or_measure() == [machine("Xeon(R) 2.1 GHz")]
     machine("a GPU").save(paths.STORED_BENCH)
     assert len(results.load_or_measure()) == 2

@@ -26,7 +26,7 @@ class Rates:
     memory: float = 141e9  # bytes; data sheet
     bandwidth: float = 4.8e12  # bytes a second; data sheet
     network: float = 0.4 * 67e12  # FLOP a second of the network; assumed 40% of float32's peak
-    double: float = 0.5 * 67e12  # FLOP a second of products in float64; assumed half of the tensor cores' peak
+    full: float = 0.5 * 67e12  # FLOP a second of products in full float32; assumed half of its peak
     pairs: float = 0.5 * 494e12  # N² d a second of BUC's stage
     pairs_from: str = "assumed to be half of TF32's peak of 494 TFLOP/s"
     link: float = 50e9  # bytes a second between machines; assumed 400 Gb/s
@@ -99,9 +99,9 @@ def costs(images: int, rates: Rates = H200) -> Iterator[Cost]:
     exact = merged * images**2 * DIM
     sent = merged * images * DIM * FLOAT / rates.link  # every GPU sees every feature once a stage
     yield Cost("BUC: exact pairs", images, exact / rates.pairs, images * DIM * FLOAT, latency=sent)
-    # Ranked again after each merge: linkages of all pairs of clusters in a matrix, filled from float64.
+    # Ranked again after each merge: bounds of all pairs of clusters in a matrix.
     matrix = (counts[0] ** 2 + images * DIM) * FLOAT
-    yield Cost("DBC: exact pairs", images, exact / rates.double, matrix, latency=sent)
+    yield Cost("DBC: exact pairs", images, exact / rates.full, matrix, latency=sent)
     yield Cost("neighbors by lists", images, merged * 2 * _compared(images) * DIM / rates.network, images * DIM * FLOAT)
 
 

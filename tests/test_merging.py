@@ -33,6 +33,7 @@ CUDA = pytest.param(
 def float32_bounds_are_used_however_small_the_stage(monkeypatch):
     """Else a stage of a test's size is ranked in float64 at once, which is quicker."""
     monkeypatch.setattr(ranked_once, "PAIR_COST", 0)
+    monkeypatch.setattr(ranked_again, "PAIR_COST", 1e-3)
 
 
 def golden(pattern):
@@ -169,13 +170,15 @@ def stages(draw):
     pairs=st.sampled_from([1, 64]),
     cost=st.sampled_from([0, 64]),
     precision=st.sampled_from(list(products.BITS)),
+    double_up_to=st.sampled_from([0, 4096]),
 )
-def test_streamed_merging_matches_reference(stage, criterion, block, pairs, cost, precision):
+def test_streamed_merging_matches_reference(stage, criterion, block, pairs, cost, precision, double_up_to):
     features, labels, merges = stage
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clusters_module, "BLOCK_BYTES", block)
         patch.setattr(ranked_once, "PAIRS_PER_MERGE", pairs)
         patch.setattr(ranked_once, "PAIR_COST", cost)
+        patch.setattr(ranked_again, "DOUBLE_UP_TO", double_up_to)
         patch.setattr(products, "quickest", lambda device: precision)
         fast = merge_clusters(features, labels, criterion=criterion, merges_per_stage=merges)
     slow = reference.merge_clusters(features.tolist(), labels.tolist(), criterion=criterion, merges_per_stage=merges)
@@ -226,11 +229,15 @@ def test_dispersion_is_the_average_distance_whatever_the_linkage(linkage, update
     assert fast.tolist() == slow
 
 
-def test_a_float32_matrix_gives_the_merges_of_a_float64_one(monkeypatch):
+@pytest.mark.parametrize("cost", [1e-3, 50, 1e9])
+@pytest.mark.parametrize("linkage", ["minimum", "maximum", "centroid", "average"])
+def test_a_matrix_of_bounds_or_of_float32_gives_the_merges_of_a_float64_one(linkage, cost, monkeypatch):
     features, labels = people(400), some_labels(400, 300)
-    in_double = merge_clusters(features, labels, criterion=DBC.criterion, merges_per_stage=100)
+    criterion = replace(DBC.criterion, linkage=linkage)
+    in_double = merge_clusters(features, labels, criterion=criterion, merges_per_stage=100)
     monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", 0)
-    assert torch.equal(merge_clusters(features, labels, criterion=DBC.criterion, merges_per_stage=100), in_double)
+    monkeypatch.setattr(ranked_again, "PAIR_COST", cost)  # many pairs may be scored, some, none
+    assert torch.equal(merge_clusters(features, labels, criterion=criterion, merges_per_stage=100), in_double)
 
 
 # --- scipy ----------------------------------------------------------------------------------------------------------
@@ -485,7 +492,8 @@ def test_a_process_that_allows_imprecise_products_gets_the_same_merges(allowed):
     assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True))
 
 
-def test_products_of_less_than_float32_precision_are_noticed(monkeypatch):
+@pytest.mark.parametrize("recipe", [BUC, DBC])
+def test_products_of_less_than_float32_precision_are_noticed(recipe, monkeypatch):
     # Eight bits of each factor where 24 are asked for; the float64 product is left as it is.
     product, seen = torch.addmm, []
 
@@ -497,10 +505,10 @@ def test_products_of_less_than_float32_precision_are_noticed(monkeypatch):
 
     monkeypatch.setattr(torch, "addmm", bfloat16_product)
     monkeypatch.setattr(products, "quickest", lambda device: "ieee")
-    features = people(80, dim=8)
-    fast = merge_clusters(features, torch.arange(80), criterion=BUC.criterion, merges_per_stage=30)
-    slow = reference.merge_clusters(features.tolist(), list(range(80)), criterion=BUC.criterion, merges_per_stage=30)
-    assert fast.tolist() == slow
+    monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", 0)
+    features, stage = people(80, dim=8), {"criterion": recipe.criterion, "merges_per_stage": 30}
+    fast = merge_clusters(features, torch.arange(80), **stage)
+    assert fast.tolist() == reference.merge_clusters(features.tolist(), list(range(80)), **stage)
     assert seen[0] == torch.float32
     assert seen[-1] == torch.float64
 

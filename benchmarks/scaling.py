@@ -1,5 +1,6 @@
 """``python -m benchmarks.scaling``: what BUC and DBC would cost on 10^6 to 10^8 images, for docs/scaling.md."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -141,6 +142,25 @@ def breaks(rates: Rates) -> str:
     return "\n".join(["| design | holds up to N |", "|---|---|"] + [f"| {k} | {_figure(v)} |" for k, v in rows.items()])
 
 
+STAGES = {"buc": "BUC", "dbc_released": "DBC as released", "dbc": "DBC"}
+
+
+def further(benchmarks: Sequence[Benchmark]) -> str:
+    """What first stages took where they were measured, and by N² from there: the page's table of measured pieces."""
+    sizes = (10**5, 10**6, 10**7)
+    lines = ["| first stage of | on | measured | " + " | ".join(f"at 10^{len(str(n)) - 1}" for n in sizes) + " |"]
+    lines.append("|---" * (3 + len(sizes)) + "|")
+    for benchmark, (piece, name) in itertools.product(benchmarks, STAGES.items()):
+        rows = [r for r in benchmark.rows if (r["piece"], r["clusters"], r["dim"]) == (piece, r["images"], DIM)]
+        largest = max(rows, key=lambda row: row["images"])
+        seconds = [largest["seconds"]["ours"] * (n / largest["images"]) ** 2 for n in sizes]
+        held = [n * (DIM + (n if piece == "dbc" else 0)) * FLOAT for n in sizes]
+        cells = [f"{_span(s)}, {_bytes(b)}" for s, b in zip(seconds, held, strict=True)]
+        at = f"{_figure(largest['seconds']['ours'])} s at {largest['images']:,}"
+        lines.append(f"| {name} | {benchmark.column} | {at} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def simulation(images: int = 2000, dim: int = 64) -> str:
     """How much of the exact ranking lists find: the page's second table, from features like those of a run."""
     lines = ["| lists searched | pairs compared | BUC's closest pairs found |", "|---|---|---|"]
@@ -184,7 +204,7 @@ def _figure(value: float) -> str:
 
 
 def _bytes(value: float) -> str:
-    size, unit = next((s, u) for s, u in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB")) if value >= s)
+    size, unit = next((s, u) for s, u in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if value >= s)
     return f"{_figure(value / size)} {unit}"
 
 
@@ -201,8 +221,9 @@ def sections(rates: Rates) -> dict[str, str]:
 
 def renewed(page: str) -> str:
     """The page with what stands between its marks computed anew."""
-    rates = measured(H200, [load_benchmark(file) for file in sorted(paths.STORED_BENCH.glob("*.json"))])
-    for name, text in {**sections(rates), "pairs": rates.pairs_from}.items():
+    benchmarks = [load_benchmark(file) for file in sorted(paths.STORED_BENCH.glob("*.json"))]
+    rates = measured(H200, benchmarks)
+    for name, text in {**sections(rates), "pairs": rates.pairs_from, "further": further(benchmarks)}.items():
         page = re.sub(rf"(<!-- {name} -->)(\s*).*?(\s*)(<!-- / -->)", rf"\1\g<2>{text}\3\4", page, flags=re.DOTALL)
     return page
 

@@ -192,12 +192,14 @@ def rows_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd
 
 
 def average_precision(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """mAP of the stage kept by both definitions, a row a column: percent, the mean over its records."""
+    """mAP of the stage kept by both definitions, a row a column: percent, means and a deviation over its records."""
     rows = {}
     for name, members in columns(records).items():
-        trapezoid, step = (100 * mean(r.best[metric] for r in members) for metric in ("mAP", "mAP_step"))
-        rows[name] = {"trapezoid": trapezoid, "step sum": step, "difference": step - trapezoid, "runs": len(members)}
-    return pd.DataFrame(rows).T.round(1).astype({"runs": int})
+        both = pd.DataFrame([100 * r.best["mAP"], 100 * r.best["mAP_step"]] for r in members)
+        difference = both[1] - both[0]
+        rows[name] = {"trapezoid": both[0].mean(), "step sum": both[1].mean(), "difference": difference.mean()}
+        rows[name] |= {"± over runs": difference.std(), "runs": len(members)}
+    return pd.DataFrame(rows).T.round(1).astype({"runs": int}).fillna("")
 
 
 def selection_losses(records: Sequence[RunRecord]) -> pd.DataFrame:

@@ -109,7 +109,8 @@ def test_images_sorted_by_identity_are_led_together_and_shuffled_ones_are_not():
 
 
 def test_both_average_precisions_stand_beside_each_other():
-    run = record(BUC, 0.5)
-    run.stages[1]["metrics"]["mAP_step"] = 0.26
-    (row,) = audit.average_precision([run]).to_dict("records")
-    assert row == {"trapezoid": 25.0, "step sum": 26.0, "difference": 1.0, "runs": 1}
+    runs = [record(BUC, 0.5, seed=seed) for seed in (0, 1)]
+    for run, step in zip(runs, (0.26, 0.28), strict=True):
+        run.stages[1]["metrics"]["mAP_step"] = step
+    (row,) = audit.average_precision(runs).to_dict("records")
+    assert row == {"trapezoid": 25.0, "step sum": 27.0, "difference": 2.0, "± over runs": 1.4, "runs": 2}

@@ -86,6 +86,20 @@ def test_check_data_fails_where_there_is_nothing_and_says_where_to_get_it(tmp_pa
     assert "source:" in result.output
 
 
+def test_fresh_starts_over_where_a_finished_run_would_be_read(results_folder, tiny_network, tiny_split, monkeypatch):
+    monkeypatch.setattr(plan, "load_dataset", lambda *_, **__: tiny_split)
+    monkeypatch.setattr(
+        "reprolib.cli.RECIPES", {"oim": replace(RECIPES["oim"], first_stage_epochs=1, merge_percent=0.5)}
+    )
+    command = ["run", "--recipe", "oim", "--image-size", "32x16", "--weights", "none", "--device", "cpu"]
+    made = []
+    for options in ([], [], ["--fresh"]):
+        assert call(*command, *options).exit_code == 0
+        (file,) = paths.RUNS.glob("tiny_oim_*.json")
+        made.append(file.stat().st_mtime_ns)
+    assert made[0] == made[1] < made[2]
+
+
 def test_every_recipe_is_run_with_every_seed(results_folder, tiny_network, tiny_split, monkeypatch):
     monkeypatch.setattr(plan, "load_dataset", lambda *_, **__: tiny_split)
     quick = {name: replace(RECIPES[name], first_stage_epochs=1, merge_percent=0.5) for name in ("buc", "oim")}
@@ -117,6 +131,28 @@ def test_the_runs_that_notebooks_ask_for_are_found_without_training(shelf, monke
     values = {"source": "run", "seeds": "[0, 1]"}
     found = batch.wanted(batch.select(["03", "04"]), values)
     assert [job.title for job in found] == [f"{r}, seed {s}" for r in ("buc", "dbc", "oim") for s in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("options", "images", "video"),
+    [
+        ("", "16", "8"),
+        ("--identities 0", None, None),
+        ("--identities 24", "24", "8"),
+        ("--source stored", None, None),
+        ("--dataset market1501", None, "8"),
+        ("--set video_dataset=mars", "16", None),
+        ("--dataset market1501 --set video_identities=12", None, "12"),
+    ],
+)
+def test_without_a_word_few_of_the_people_drawn_are_trained_on_and_all_of_a_real_dataset(
+    options, images, video, shelf, monkeypatch
+):
+    seen = {}
+    monkeypatch.setattr(batch, "reproduce", lambda notebooks, values: seen.update(values) or {})
+    result = call("reproduce", *options.split())
+    assert result.exit_code == 0, result.output
+    assert (seen.get("identities"), seen.get("video_identities")) == (images, video)
 
 
 def test_a_report_of_an_unknown_source_is_one_clear_line():

@@ -110,11 +110,11 @@ def load(folder: Path, name: str = "market1501"):
         return load_dataset(name, root=folder)
 
 
-def tar(folder: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Path:
+def tar(folder: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> Path:
     with tarfile.open(folder / "Market-1501.tar.gz", "w:gz") as file:
         member = tarfile.TarInfo(name)
-        member.type, member.linkname = kind, link
-        file.addfile(member, io.BytesIO())
+        member.type, member.linkname, member.size = kind, link, size
+        file.addfile(member, io.BytesIO(bytes(size)))
     return folder
 
 
@@ -308,6 +308,7 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         lambda f, p: load(packed(f, f"query/{OTHER}", content=bytes(10**7))),
         r"\.zip: refused.*bytes; check where",
     ),
+    ("a tar's bomb", lambda f, p: load(tar(f, f"query/{OTHER}", size=10**7)), r"tar\.gz: refused.*bytes; check where"),
     (
         "more files than any dataset",
         lambda f, p: load(few_members(f, p)),

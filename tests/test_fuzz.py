@@ -7,10 +7,13 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import savemat
+from test_datasets import draw_mars
 from test_faults import record
 
 from reprolib import Criterion, load_dataset, merge_clusters
@@ -62,6 +65,29 @@ def test_any_file_name_is_read_or_named(tree):
             assert (tracklets.camids >= 0).all()
             assert len(tracklets.starts) == len(tracklets) + 1
             assert fingerprint(tracklets)
+
+
+@pytest.fixture(scope="module")
+def mars(tmp_path_factory):
+    return draw_mars(tmp_path_factory.mktemp("data") / "MARS")
+
+
+numbers = st.integers(-3, 8) | st.integers(-(2**31), 2**31 - 1)
+
+
+@steady
+@given(data=st.data())
+def test_any_index_of_mars_is_read_or_named(mars, data):
+    for part in ("train", "test"):
+        known = [file.name for file in sorted((mars / f"bbox_{part}").rglob("*.jpg"))]
+        names = data.draw(st.lists(st.sampled_from(known) | any_name, max_size=6))
+        (mars / "info" / f"{part}_name.txt").write_bytes(b"\n".join(map(os.fsencode, names)))
+        rows = data.draw(st.lists(st.lists(numbers, min_size=4, max_size=4), max_size=4))
+        savemat(mars / "info" / f"tracks_{part}_info.mat", {f"track_{part}_info": np.array(rows)})
+    savemat(mars / "info" / "query_IDX.mat", {"query_IDX": np.array([data.draw(st.lists(numbers, max_size=3))])})
+    with warnings.catch_warnings(action="ignore"):
+        split, refusal = attempt(DatasetError, lambda: load_dataset("mars", root=mars.parent))
+    assert split or str(mars) in refusal
 
 
 @pytest.fixture(scope="module")

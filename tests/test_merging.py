@@ -31,9 +31,17 @@ CUDA = pytest.param(
 
 @pytest.fixture(autouse=True)
 def float32_bounds_are_used_however_small_the_stage(monkeypatch):
-    """Else a stage of a test's size is ranked in float64 at once, which is quicker."""
+    """Else a stage of a test's size is ranked in float64, which is quicker; with ``more_than_double`` in both ways."""
     monkeypatch.setattr(ranked_once, "PAIR_COST", 0)
-    monkeypatch.setattr(ranked_again, "PAIR_COST", 1e-3)
+    monkeypatch.setattr(ranked_again, "PAIR_COST", 0)
+    monkeypatch.setattr(ranked_again, "IMAGE_COST", 0)
+
+
+@pytest.fixture(params=["few clusters", "many clusters"])
+def more_than_double(request, monkeypatch):
+    """Ranked anew after every merge, clusters count as few, for float64, and as many, for bounds."""
+    if request.param == "many clusters":
+        monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", 0)
 
 
 def golden(pattern):
@@ -229,15 +237,37 @@ def test_dispersion_is_the_average_distance_whatever_the_linkage(linkage, update
     assert fast.tolist() == slow
 
 
-@pytest.mark.parametrize("cost", [1e-3, 50, 1e9])
+@pytest.mark.parametrize(("cost", "matrices"), [(0, [True]), (2000, [True, False]), (1e9, [True, False])])
 @pytest.mark.parametrize("linkage", ["minimum", "maximum", "centroid", "average"])
-def test_a_matrix_of_bounds_or_of_float32_gives_the_merges_of_a_float64_one(linkage, cost, monkeypatch):
+def test_a_matrix_of_bounds_or_of_float32_gives_the_merges_of_a_float64_one(linkage, cost, matrices, monkeypatch):
     features, labels = people(400), some_labels(400, 300)
-    criterion = replace(DBC.criterion, linkage=linkage)
+    criterion, made = replace(DBC.criterion, linkage=linkage), []
     in_double = merge_clusters(features, labels, criterion=criterion, merges_per_stage=100)
+    matrix = ranked_again._Matrix
+    monkeypatch.setattr(ranked_again, "_Matrix", lambda c, *, bounds: made.append(bounds) or matrix(c, bounds=bounds))
     monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", 0)
-    monkeypatch.setattr(ranked_again, "PAIR_COST", cost)  # many pairs may be scored, some, none
+    monkeypatch.setattr(ranked_again, "PAIR_COST", cost)  # all pairs may be scored, some, none
     assert torch.equal(merge_clusters(features, labels, criterion=criterion, merges_per_stage=100), in_double)
+    assert made == matrices
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "squared"])
+@pytest.mark.parametrize("linkage", ["minimum", "maximum", "centroid", "average"])
+def test_bounds_are_at_most_the_linkages_before_and_after_merges(linkage, distance, monkeypatch):
+    monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", 0)
+    sizes = torch.tensor([1] * 100 + [2] * 50 + [40] * 3)
+    features = people(int(sizes.sum()), dim=256)
+    features[150:180] = features[:30]  # distances of zero
+    criterion = Criterion(linkage, "dispersion", 0.1, distance=distance, ranking="each_merge")
+    matrix = ranked_again._Matrix(Clusters(features, sizes, criterion), bounds=True)
+    for _ in range(3):
+        alive = [c for c, united in enumerate(matrix.united) if united]
+        pairs = [(a, b) for a in alive for b in alive if a < b]
+        above = torch.tensor([matrix.linkage(a, b) - float(matrix.linkages[a, b]) for a, b in pairs])
+        assert above.min() > -1e-12
+        assert above.median() < 1e-3
+        for _ in range(20):
+            matrix.merge_closest()
 
 
 # --- scipy ----------------------------------------------------------------------------------------------------------
@@ -398,6 +428,7 @@ def test_under_skip_the_names_of_the_clusters_do_matter():
     assert canonical(backward) == [0, 0, 0, 1]
 
 
+@pytest.mark.usefixtures("more_than_double")
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_block_size_does_not_matter(name, dtype, monkeypatch):
@@ -410,6 +441,7 @@ def test_block_size_does_not_matter(name, dtype, monkeypatch):
         assert torch.equal(merge_clusters(features, labels, criterion=NAMED[name], merges_per_stage=60), whole)
 
 
+@pytest.mark.usefixtures("more_than_double")
 def test_the_number_of_threads_does_not_matter():
     features, labels, threads = people(1500, dim=256), some_labels(1500, 900), torch.get_num_threads()
     try:
@@ -422,6 +454,7 @@ def test_the_number_of_threads_does_not_matter():
     assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))
 
 
+@pytest.mark.usefixtures("more_than_double")
 @pytest.mark.parametrize("device", [CUDA])
 @pytest.mark.parametrize("name", NAMED)
 def test_cuda_merges_as_the_cpu_does(name, device):

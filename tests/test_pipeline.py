@@ -12,6 +12,7 @@ from PIL import Image
 import reprolib
 from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, paths, pipeline
 from reprolib.assessment import select_stage
+from reprolib.audit import repaired
 from reprolib.datasets import Split
 from reprolib.record import load_record
 
@@ -30,7 +31,7 @@ def figures(record):
     return {"untrained": record.untrained, "stages": stages, "selected": record.selected}
 
 
-@pytest.mark.parametrize("recipe", [BUC, DBC, BUC_RELEASED, DBC_RELEASED], ids=lambda r: r.name)
+@pytest.mark.parametrize("recipe", [BUC, DBC, BUC_RELEASED, DBC_RELEASED, repaired(DBC_RELEASED)], ids=lambda r: r.name)
 def test_every_recipe_merges_m_clusters_a_stage_and_evaluates_each(recipe, tiny_split):
     record = run(recipe, tiny_split)
     assert [s["num_clusters"] for s in record.stages] == [48, 36, 24]

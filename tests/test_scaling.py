@@ -47,6 +47,19 @@ def test_out_of_reach_is_what_64_gpus_do_not_hold_or_finish_in_a_week(hours, hel
     assert Cost("", 1, hours * 3600, held, latency * 3600).verdict(H200) == expected
 
 
+def test_a_stage_goes_on_by_n_squared_from_the_largest_measured():
+    rows = [
+        {"piece": piece, "images": n, "clusters": n, "dim": 2048, "seconds": {"ours": seconds}, "peak_bytes": {}}
+        for piece in ("buc", "dbc_released", "dbc")
+        for n, seconds in ((1000, 1.0), (10_000, 9.0))
+    ]
+    machine = Benchmark({"device": "a CPU", "device_type": "cpu", "threads": 2}, rows)
+    head, _, buc, _, dbc = scaling.further([machine]).split("\n")
+    assert "at 10^5" in head
+    assert "| 9 s at 10,000 | 15 minutes, 819 MB | 25 hours, 8.2 GB |" in buc
+    assert "| 15 minutes, 41 GB | 25 hours, 4 TB |" in dbc
+
+
 def test_a_measured_stage_takes_the_place_of_the_assumption():
     def benchmark(kind, *sizes):
         rows = [

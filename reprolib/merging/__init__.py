@@ -1,9 +1,9 @@
 """One clustering stage: features and pseudo-labels in, pseudo-labels with m clusters fewer out.
 
 The ranking is exact: distances are float64's, what differs by rounding alone is equal, and ties go to the smaller
-labels, so block size, threads and device don't change the result. One exception: ranked again after every merge,
-float32 features of more than ``ranked_again.DOUBLE_UP_TO`` clusters, so many of whose pairs tie that quick products
-cannot tell them apart, have their linkages rounded to float32.
+labels, so block size, threads and device don't change the result. One exception: ranked again after every merge, and
+more than ``ranked_again.DOUBLE_UP_TO`` clusters of float32 features so alike that a float32 product leaves too many
+pairs to be scored one by one: then linkages and shares are rounded to float32.
 """
 
 import torch

@@ -105,7 +105,8 @@ class Clusters:
 
         Blocks of the same ``first`` follow each other from ``start = first`` to the last cluster. A pair appears once:
         on and under the diagonal entries are infinite. They are squared if ``root_last``, and off by what ``points``
-        say, if ``root_first`` downwards alone. A block is overwritten by the next.
+        say; if ``root_first`` that is taken off first, and only roots and sums round. A block is overwritten by the
+        next.
         """
         if self.own_linkage:
             yield from self._defined_blocks()
@@ -120,7 +121,8 @@ class Clusters:
         def distances(rows: slice, columns: slice) -> Tensor:
             out = buffer[: rows.stop - rows.start, : columns.stop - columns.start]
             square = points.distances(rows, columns, out)
-            return square.sub_(points.slack).clamp_min_(0).sqrt_() if self.root_first else square
+            square = square.sub_(points.slack).clamp_min_(0) if self.root_first and points.slack else square
+            return square.sqrt_() if self.root_first else square
 
         for first, last in _rows(ends, height):
             spans = [slice(k, min(k + height, ends[last])) for k in range(ends[first], ends[last], height)]

@@ -1,8 +1,8 @@
 """Pairs ranked again after every merge: DBC Algorithm 1.
 
-As in ``ranked_once`` a quick product bounds the linkages of many clusters from below, and the few pairs that may be the
-best are scored by their definition. The update of a linkage rises with each of the two that it is made of, so that
-bounds stay bounds.
+As in ``ranked_once`` a quicker product, here always float32's, bounds the linkages of many clusters from below, and the
+few pairs that may be the best are scored by their definition. With the exact linkage of the two that merge, the update
+of a linkage rises with each of the two that it is made of, so that bounds stay bounds.
 """
 
 from contextlib import suppress
@@ -14,7 +14,9 @@ from reprolib import criteria
 from reprolib.merging.clusters import Clusters
 
 DOUBLE_UP_TO = 4096  # clusters; the matrix is float64 up to here (128 MiB) and in the features' precision above
-PAIR_COST = 2048  # entries of a float64 product that cost as much as the score of one pair on its own
+# Entries of a float64 product that cost as much, on a CPU, as a pair scored on its own, and as each image and distance
+# that it takes.
+PAIR_COST, IMAGE_COST = 2048, 64
 
 
 def merge_ranked_again(clusters: Clusters, merges: int) -> list[int]:
@@ -36,15 +38,16 @@ def _merge(matrix: "_Matrix", merges: int) -> list[int]:
 
 
 class _Undecided(Exception):
-    """Bounds leave too many pairs to be scored one by one, or are none."""
+    """Bounds leave too many pairs to be scored one by one, or turn out not to be bounds."""
 
 
 class _Matrix:
     """Linkages of all pairs (C, C), updated merge by merge, with the best pair of every row kept.
 
-    Only what is above the diagonal is ever touched: row a holds the pairs with b > a. A merge costs O(C). A row that
-    had its best pair with one of the two is searched again when its turn comes: until then its former best score is a
-    bound that none of its pairs is below.
+    Only what is above the diagonal is ever touched: row a holds the pairs with b > a. A merge costs O(C), and as much
+    for each row that has to be searched. A row that had its best pair with one of the two is searched again when its
+    turn comes: until then its former best score is a bound that none of its pairs is below. If the entries are bounds,
+    that is all that is known of any row before its turn, and its partner means nothing.
     """
 
     def __init__(self, clusters: Clusters, *, bounds: bool):
@@ -57,14 +60,17 @@ class _Matrix:
         self.shares = clusters.shares().to(torch.float64 if bounds else dtype)  # infinite once a cluster was absorbed
         self.best, self.partner = torch.empty_like(self.shares), torch.zeros_like(clusters.sizes)
         self.stale = torch.zeros_like(clusters.sizes, dtype=torch.bool)  # rows whose best score is a bound
-        self.floor = 1 - (2 * max(self.sizes) + 16) * 2**-23 if bounds else 1  # below what float32 sums round to
-        self.left = len(clusters) ** 2 // (2 * PAIR_COST)  # pairs that may yet be scored one by one
         points = clusters.points("ieee" if bounds else None)
+        self.left = len(points) ** 2 / 2  # what scores of single pairs may yet cost, in entries of a float64 product
+        self.floor = 1 - 2**-19 if bounds else 1  # times this, a few float32 operations cannot have rounded upwards
+        floor = (
+            self.floor - 2 * max(self.sizes) * 2**-23 if clusters.root_first else self.floor
+        )  # nor the sums of roots
         for first, start, block in clusters.linkage_blocks(points):  # infinite under the diagonal
             last, end = first + len(block), start + block.shape[1]
             if bounds:
                 block = block if clusters.root_first else block.sub_(points.slack).clamp_min_(0)
-                block.mul_(self.floor)
+                block.mul_(floor)
             self.linkages[first:last, start:end] = block
             if end == len(clusters):
                 self.search(first, last)
@@ -91,17 +97,19 @@ class _Matrix:
         scores = self.exact(a, near)
         if scores[0] > bounds[lowest] + criteria.ROUNDING:
             near = (bounds <= scores[0] + criteria.ROUNDING).nonzero()[:, 0]
-            scores = self.exact(a, near)
+            scores = self.exact(a, near) if len(near) > 1 else scores
         if (scores < bounds[near] - criteria.ROUNDING).any():
             raise _Undecided  # the product is less precise than it should be
         self.best[a], self.partner[a], self.stale[a] = scores.amin(), a + near[_first_lowest(scores[None])], False
 
     def exact(self, a: int, columns: Tensor) -> Tensor:
         """Scores of a with a + ``columns`` (K,), by definition: (K,) float64."""
-        self.left -= len(columns)
+        others, n_a = a + columns, self.sizes[a]
+        for n_b in (self.sizes[b] for b in others.tolist()):
+            self.left -= PAIR_COST + IMAGE_COST * (n_a * n_b + n_a + n_b)
         if self.left < 0:
             raise _Undecided
-        others = a + columns
+        # The diagonal is the best of a row only when none of its partners is left.
         linkages = [self.linkage(a, b) if b > a else torch.inf for b in others.tolist()]
         return self.scores(self.best.new_tensor(linkages), self.shares[a], self.shares[others])
 

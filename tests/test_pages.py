@@ -1,0 +1,88 @@
+"""The numbers that README.md and docs/audit.md print are those of the stored records."""
+
+import re
+from statistics import mean
+
+import numpy as np
+import pytest
+
+from reprolib import BUC, DBC, DBC_RELEASED, OIM, audit, paths, results
+from reprolib.recipe import BUC_UNREGULARIZED, DBC_ONE_LAYER, DBC_UNREGULARIZED
+
+EMBEDDED = "synthetic · resnet18 catalogue 64×32"
+FEW = "synthetic, 24 identities · resnet18 catalogue 64×32"
+HUNDRED, WHOLE = (f"market1501{part} · mobilenet_v2 ImageNet 128×64" for part in (", 100 identities", ""))
+
+
+def page(name):
+    return " ".join((paths.ROOT / name).read_text(encoding="utf-8").split())
+
+
+def kept(recipe, column):
+    """Percent rank-1 of the stage kept, the mean over the seeds."""
+    return 100 * mean(r.best["rank-1"] for r in records(recipe, column))
+
+
+def first(recipe, column):
+    return 100 * mean(r.curve("rank-1")[0] for r in records(recipe, column))
+
+
+def records(recipe, column):
+    return results.columns(results.stored([recipe]))[column]
+
+
+def price(base, changed, column):
+    """As the audit's table has it: mean, deviation, seeds in which it went up."""
+    return audit.summary(audit.prices(results.stored([base, changed]), base, {"": changed})).loc["", column]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "other", "word", "column"),
+    [
+        (BUC, OIM, "over", HUNDRED),
+        (BUC, OIM, "over", EMBEDDED),
+        (BUC, BUC_UNREGULARIZED, "over", HUNDRED),
+        (BUC, BUC_UNREGULARIZED, "under", EMBEDDED),
+        (DBC, BUC, "under", HUNDRED),
+        (DBC, BUC, "under", WHOLE),
+        (DBC, BUC, "under", EMBEDDED),
+    ],
+)
+def test_the_readme_compares_what_the_records_say(recipe, other, word, column):
+    assert f"{kept(recipe, column):.1f} {word} {kept(other, column):.1f}" in page("README.md")
+
+
+@pytest.mark.parametrize("column", [HUNDRED, WHOLE, EMBEDDED])
+def test_the_readme_has_what_merging_adds(column):
+    assert f"{first(BUC, column):.1f} → {kept(BUC, column):.1f}" in page("README.md")
+
+
+@pytest.mark.parametrize(("column", "words"), [(HUNDRED, "on BUC's embedding head"), (EMBEDDED, "on BUC's head")])
+def test_the_readme_has_dbc_on_bucs_head(column, words):
+    assert f"{words} {kept(DBC_ONE_LAYER, column):.1f}" in page("README.md")
+
+
+def test_the_audit_has_the_table_of_the_order_test():
+    zeros, text = audit.program_side()["table at a stage's start"], page("docs/audit.md")
+    cells = {}
+    for start in (DBC_RELEASED, zeros):
+        for recipe in (start, audit.in_order(start)):
+            values = [100 * r.best["rank-1"] for r in records(recipe, FEW)]
+            cells[recipe.name] = f"{mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
+        assert f"| {cells[start.name]} | {cells[f'{start.name}_sorted']} |" in text
+
+
+@pytest.mark.parametrize(
+    ("base", "changed", "column"),
+    [
+        (DBC_RELEASED, audit.in_order(DBC_RELEASED), FEW),
+        (DBC, DBC_RELEASED, EMBEDDED),
+        (DBC, DBC_RELEASED, HUNDRED),
+        (DBC, DBC_UNREGULARIZED, EMBEDDED),
+        (DBC, DBC_ONE_LAYER, EMBEDDED),
+        (DBC, DBC_ONE_LAYER, HUNDRED),
+    ],
+)
+def test_the_audit_has_the_price_of_a_difference(base, changed, column):
+    points = re.sub(r" \(.*", "", price(base, changed, column)).removeprefix("+").replace("-", "−")
+    assert points in page("docs/audit.md")

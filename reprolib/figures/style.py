@@ -28,6 +28,7 @@ LABELS = {
     "buc": "BUC",
     "buc_unregularized": "BUC without regularizer",
     "buc_released": "BUC, released program",
+    "buc_unregularized_average": "BUC without regularizer, mean distance",
     "buc_maximum": "BUC, maximum linkage",
     "buc_centroid": "BUC, centroid linkage",
     "dbc": "DBC",

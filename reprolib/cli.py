@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,8 +9,7 @@ import typer
 
 from reprolib.recipe import RECIPES
 
-# Of 45: every notebook is trained in minutes. The stored records have all.
-EMBEDDED_IDENTITIES, EMBEDDED_VIDEO_IDENTITIES = 16, 8
+EMBEDDED_IDENTITIES = 10  # of 45: every notebook trained in minutes; the stored records have all
 
 Engine = Annotated[Literal["here", "ray"], typer.Option(help="here: on this machine; ray: on a cluster.")]
 Address = Annotated[
@@ -125,10 +123,7 @@ def reproduce(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each recipe, with seeds 0, 1, ...")] = 1,
     identities: Annotated[
         int | None,
-        typer.Option(
-            help="Train on so many identities of the dataset, 0 for all, on video too "
-            f"[synthetic: {EMBEDDED_IDENTITIES}, synthetic-video: {EMBEDDED_VIDEO_IDENTITIES}, else all]."
-        ),
+        typer.Option(help=f"Train on so many identities, 0 for all [synthetic: {EMBEDDED_IDENTITIES}; else all]."),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another parameter of the notebooks: name=value.")
@@ -145,16 +140,11 @@ def reproduce(
 
     _require_engine(engine, address)
     try:
-        own = dict(_assignments(set_ or []))
-        few, few_on_video = identities, None
-        if source == "run" and identities is None and dataset == "synthetic":
-            few = EMBEDDED_IDENTITIES
-        if source == "run" and identities != 0 and "video_dataset" not in own:
-            few_on_video = EMBEDDED_VIDEO_IDENTITIES
+        if identities is None and source == "run" and dataset == "synthetic":
+            identities = EMBEDDED_IDENTITIES
         size = _size(image_size)
         given = {
-            "identities": few or None,
-            "video_identities": few_on_video,
+            "identities": identities or None,
             "data_root": data_root and paths.data_root(data_root),
             "backbone": backbone,
             "weights": Path(weights).resolve() if weights and Path(weights).is_file() else weights,
@@ -162,7 +152,11 @@ def reproduce(
         }
         values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
         values |= {name: str(value) for name, value in given.items() if value is not None}
-        values |= own
+        for item in set_ or []:
+            name, equals, value = item.partition("=")
+            if not equals:
+                raise ValueError(f"--set {item!r}: give name=value")
+            values[name] = value
         chosen = batch.select(notebooks or [])
         if engine == "ray":
             wanted = batch.wanted(chosen, values)
@@ -182,14 +176,6 @@ def reproduce(
         typer.secho(f"failed: {name}\n{error}", fg="red", err=True)
     typer.echo("all of it as a page: reprolib report --source run")
     raise typer.Exit(1 if failures else 0)
-
-
-def _assignments(items: list[str]) -> Iterator[tuple[str, str]]:
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"--set {item!r}: give name=value")
-        yield name, value
 
 
 @app.command()

@@ -16,12 +16,22 @@ from typing import Annotated
 import typer
 
 from reprolib import paths
-from reprolib.recipe import BUC, BUC_UNREGULARIZED, DBC, DBC_UNREGULARIZED, OIM, RECIPES, Recipe
+from reprolib.recipe import (
+    BUC,
+    BUC_UNREGULARIZED,
+    DBC,
+    DBC_ONE_LAYER,
+    DBC_RELEASED,
+    DBC_UNREGULARIZED,
+    OIM,
+    RECIPES,
+    Recipe,
+)
 from reprolib.record import write_json
 
 LAST_START = 10  # seconds that must be left for a piece to begin
 METHODS = (OIM, BUC, BUC_UNREGULARIZED, DBC, DBC_UNREGULARIZED)
-BUC_WEIGHTS, DBC_WEIGHTS = (0.001, 0.005, 0.01), (0.05, 0.5)  # beside the papers' own, of BUC Fig. 3a and DBC Fig. 4
+BUC_WEIGHTS, DBC_WEIGHTS = (0.001, 0.01, 0.03), (0.05, 0.5, 1)  # those of notebooks 07 and 14
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,8 +53,9 @@ def pieces(output: Path, weights: Path | None, *, quick: bool = False) -> dict[s
         return {f"market1501 resnet50 {precision}": [BUC, "market1501", 0, settings]}
 
     found |= market(*METHODS) | time_of_resnet50("bf16") | bench
-    found |= market(*(BUC.with_linkage(linkage) for linkage in ("maximum", "centroid")))
+    found |= market(DBC_RELEASED, DBC_ONE_LAYER, *(BUC.with_linkage(linkage) for linkage in ("maximum", "centroid")))
     found |= market(*(BUC.with_weight(w) for w in BUC_WEIGHTS), *(DBC.with_weight(w) for w in DBC_WEIGHTS))
+    found |= market(BUC_UNREGULARIZED.with_linkage("average"))
     found |= market(*METHODS, seed=1) | market(*METHODS, seed=2)
     return found | time_of_resnet50("tf32") | cifar10  # CIFAR-10 has four times the images, and so the steps
 

@@ -166,6 +166,7 @@ def column(record: RunRecord | Benchmark) -> str:
     s = record.settings
     subset = f", {s['identities']} identities" if s["identities"] else ""
     subset += f", {s['samples']:,} samples" if s.get("samples") else ""
+    subset += f", {s['images']}" if s.get("images") else ""
     height, width = s["image_size"]
     weights = s["weights"].split()[0]
     pretrained = {"none": "from scratch"}.get(weights, "ImageNet" if "imagenet" in weights.lower() else weights)

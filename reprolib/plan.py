@@ -103,6 +103,7 @@ def make_plan(
         "image_size": list(image_size),
         "seed": seed,
     }
+    settings |= {"images": split.images} if split.images else {}  # unsaid: as published
     settings |= {"samples": samples} if samples is not None else {}  # unsaid: all
     settings |= {"precision": precision} if precision != "float32" else {}  # unsaid: float32
     return Plan(recipe, split, settings, weights, device)

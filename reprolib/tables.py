@@ -31,18 +31,25 @@ def compare(
 ) -> pd.DataFrame:
     """The paper's table with ours beside it: percent, the mean over seeds and, from two seeds on, the deviation.
 
-    ``methods`` names our recipes as the exhibit names its rows; rows that we do not run stand as published. The
-    columns of the paper and ours are of other data or another backbone: only orderings may be compared across them.
-    ``results/tables`` has it as CSV.
+    ``methods`` names our recipes as the exhibit names its rows; rows that we do not run stand as published, with the
+    labels that they use where the paper says so, and a star where its authors ran them. The columns of the paper and
+    ours are of other data or another backbone: only orderings may be compared across them. ``results/tables`` has it
+    as CSV.
     """
     paper = published(exhibit)
     index = list(dict.fromkeys([*paper["method"], *methods]))
     table = pd.DataFrame(index=pd.Index(index, name="method"))
+    if paper["labels"].any():
+        table["paper", "labels"] = (
+            paper.drop_duplicates("method").set_index("method")["labels"].reindex(index).fillna("")
+        )
     for dataset in dict.fromkeys(paper["dataset"]):
         for metric in metrics:
             rows = paper[(paper["dataset"] == dataset) & (paper["metric"] == metric)]
-            values = rows.set_index("method")["value"].map(lambda v: f"{float(v):.1f}")
-            table[f"paper: {dataset}", metric] = values.reindex(index).fillna("")
+            values = rows["value"].map(lambda v: f"{float(v):.1f}") + (rows["mark"] == "starred").map(
+                {True: "*", False: ""}
+            )
+            table[f"paper: {dataset}", metric] = values.set_axis(rows["method"]).reindex(index).fillna("")
     for name, values in ours(records, methods, metrics=metrics).items():
         table[name] = values.reindex(index).fillna("")
     return _kept(table, exhibit)

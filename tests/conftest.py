@@ -11,6 +11,7 @@ from reprolib.datasets import LabelledTracklets, Split, Tracklets
 torch.set_num_threads(1)  # figures must not depend on the machine's cores
 
 
+UNSTORED = ("reproduced", "report", "state", "cache")  # what git ignores: other processes may be at it
 WRITTEN = (
     "RUNS",
     "STORED_RUNS",
@@ -26,6 +27,20 @@ WRITTEN = (
     "TABLES",
     "VERDICTS",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stored_results_are_left_alone():
+    """No test writes where the repository's own records, tables and verdicts are."""
+
+    def written() -> set[tuple]:
+        files = (file for file in (paths.ROOT / "results").rglob("*") if file.is_file())
+        ours = (file for file in files if file.relative_to(paths.ROOT).parts[1] not in UNSTORED)
+        return {(str(file), file.stat().st_mtime_ns) for file in ours}
+
+    before = written()
+    yield
+    assert written() == before
 
 
 @pytest.fixture

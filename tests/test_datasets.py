@@ -227,6 +227,7 @@ def test_cifar10_class_folders_are_read_as_files(tmp_path):
     draw_dataset("cifar10", tmp_path)
     split = load("cifar10", tmp_path, train_order="sorted")
     assert names(split.train) == [["0000.jpg"], ["0001.png"]] * 2
+    assert split.images == "JPEG"  # published as pixels: a record has to say it
     assert split.train_pids.tolist() == split.gallery.pids.tolist() == split.query.pids.tolist() == [0, 0, 1, 1]
 
 
@@ -235,6 +236,7 @@ def test_cifar10_gallery_is_the_training_set_and_no_match_is_passed_over(tmp_pat
     split = load("cifar10", tmp_path)
     assert set(split.query.camids) == {0}
     assert set(split.gallery.camids) == {1}
+    assert split.images == ""
 
 
 # Laws

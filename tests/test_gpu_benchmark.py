@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks import gpu, loops, session
 from reprolib import paths
 from reprolib.timings import load_benchmark
@@ -61,6 +63,12 @@ def test_the_session_measures_every_method_with_three_seeds_and_the_papers_first
     assert names[:3] == ["bench-gpu", "market1501 oim seed 0", "market1501 buc seed 0"]  # should time run out
     for recipe in ("oim", "buc", "buc_unregularized", "dbc", "dbc_unregularized"):
         assert {f"market1501 {recipe} seed {seed}" for seed in (0, 1, 2)} <= set(names)
+
+
+@pytest.mark.parametrize(("number", "weights"), [("07", session.BUC_WEIGHTS), ("14", session.DBC_WEIGHTS)])
+def test_the_session_trains_with_the_weights_that_the_notebooks_compare(number, weights):
+    (notebook,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+    assert f"in {weights}}}" in notebook.read_text(encoding="utf-8")
 
 
 def test_the_session_trains_a_recipe_in_a_process_of_its_own(tmp_path):

@@ -1,7 +1,10 @@
 """The law of the notebooks: short, without paths and definitions, and with the cells that a reader looks for."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -63,6 +66,18 @@ def test_it_holds_no_path_no_install_and_no_injected_parameters(notebook):
     text = notebook.read_text()
     for forbidden in (str(paths.ROOT), "/home/", "/root/", "!pip", "%cd", "injected-parameters", "Traceback"):
         assert forbidden not in text
+
+
+def test_a_number_changed_in_a_stored_table_is_found(tmp_path):
+    (source,) = paths.NOTEBOOKS.glob("14_*.ipynb")
+    text, copy = source.read_text(encoding="utf-8"), tmp_path / source.name
+    assert "49.3 ± 1.3" in text
+    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", str(copy)]
+    environment = os.environ | {"REPROLIB_RESULTS": str(tmp_path)}
+    for shown, status in (("49.3 ± 1.3", 0), ("49.4 ± 1.3", 1)):
+        copy.write_text(text.replace("49.3 ± 1.3", shown), encoding="utf-8")
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == status, done.stdout
 
 
 @every_notebook

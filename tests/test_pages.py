@@ -58,8 +58,9 @@ def test_the_readme_has_what_merging_adds(column):
 
 
 @pytest.mark.parametrize(("column", "words"), [(HUNDRED, "on BUC's embedding head"), (EMBEDDED, "on BUC's head")])
-def test_the_readme_has_dbc_on_bucs_head(column, words):
+def test_the_readme_has_dbc_on_bucs_head_and_as_released(column, words):
     assert f"{words} {kept(DBC_ONE_LAYER, column):.1f}" in page("README.md")
+    assert f"as its program has it {kept(DBC_RELEASED, column):.1f}" in page("README.md")
 
 
 def test_the_audit_has_the_table_of_the_order_test():

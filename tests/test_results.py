@@ -134,7 +134,13 @@ def test_precisions_and_weights_are_never_mixed(results_folder):
     }
 
 
-def test_a_run_of_fewer_stages_leaves_the_later_ones_empty():
+def test_images_that_were_encoded_anew_have_a_column_of_their_own():
+    one, other = record(BUC, 0.5), record(BUC, 0.5)
+    other.settings["images"] = "JPEG"
+    assert [results.column(r).split(" · ")[0] for r in (one, other)] == ["synthetic", "synthetic, JPEG"]
+
+
+def test_a_run_of_fewer_stages_leaves_the_later_ones_empty(results_folder):
     table = results.stages([record(BUC, 0.5)], "BUC Fig. 3b", at=[0, 1, 19])
     assert table.iloc[:, -2].tolist() == ["20.0", "50.0", ""]
 

@@ -47,7 +47,10 @@ def read(folder: Path, problems: list[str]) -> Split:
         train, query = _pixels(_archived_batches(archive), archive)
     else:
         train, query = _class_folders(folder, problems)
-    return make_split("cifar10", train=train, query=query, gallery=replace(train, camids=np.ones_like(train.camids)))
+    lossy = not isinstance(train.frames, np.ndarray) and any(file.suffix.lower() != ".png" for file in train.frames)
+    gallery = replace(train, camids=np.ones_like(train.camids))
+    split = make_split("cifar10", train=train, query=query, gallery=gallery)
+    return replace(split, images="JPEG" if lossy else "")
 
 
 def _class_folders(folder: Path, problems: list[str]) -> list[LabelledTracklets]:

@@ -56,6 +56,7 @@ class Split:
     gallery: LabelledTracklets
     train_pids: np.ndarray  # (n,) int64, for reprolib.quality alone
     validation: LabelledTracklets | None = None  # of identities left out of training: a stage may be chosen on them
+    images: str = ""  # what is to be said of them beside any number, such as that they were re-encoded
 
     def __post_init__(self):
         """A list of identities becomes an array."""

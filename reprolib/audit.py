@@ -199,7 +199,7 @@ def average_precision(records: Sequence[RunRecord]) -> pd.DataFrame:
         difference = both[1] - both[0]
         rows[name] = {"trapezoid": both[0].mean(), "step sum": both[1].mean(), "difference": difference.mean()}
         rows[name] |= {"± over runs": difference.std(), "runs": len(members)}
-    return pd.DataFrame(rows).T.round(1).astype({"runs": int}).fillna("")
+    return pd.DataFrame(rows).T.round(1).astype({"runs": int}).astype(str).replace("nan", "")
 
 
 def selection_losses(records: Sequence[RunRecord]) -> pd.DataFrame:

@@ -113,4 +113,4 @@ def test_both_average_precisions_stand_beside_each_other():
     for run, step in zip(runs, (0.26, 0.28), strict=True):
         run.stages[1]["metrics"]["mAP_step"] = step
     (row,) = audit.average_precision(runs).to_dict("records")
-    assert row == {"trapezoid": 25.0, "step sum": 27.0, "difference": 2.0, "± over runs": 1.4, "runs": 2}
+    assert row == {"trapezoid": "25.0", "step sum": "27.0", "difference": "2.0", "± over runs": "1.4", "runs": "2"}

@@ -87,6 +87,11 @@ def test_it_was_run_from_top_to_bottom(notebook):
 
 
 @every_notebook
+def test_it_warned_of_nothing(notebook):
+    assert not [o.text for c in cells(notebook) for o in c.outputs if o.get("name") == "stderr"]
+
+
+@every_notebook
 def test_what_differs_from_machine_to_machine_is_provenance_alone(notebook):
     for cell in cells(notebook):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):

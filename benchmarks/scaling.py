@@ -152,6 +152,8 @@ def further(benchmarks: Sequence[Benchmark]) -> str:
     lines.append("|---" * (3 + len(sizes)) + "|")
     for benchmark, (piece, name) in itertools.product(benchmarks, STAGES.items()):
         rows = [r for r in benchmark.rows if (r["piece"], r["clusters"], r["dim"]) == (piece, r["images"], DIM)]
+        if not rows:  # measured at tiny sizes alone
+            continue
         largest = max(rows, key=lambda row: row["images"])
         seconds = [largest["seconds"]["ours"] * (n / largest["images"]) ** 2 for n in sizes]
         held = [n * (DIM + (n if piece == "dbc" else 0)) * FLOAT for n in sizes]
@@ -162,7 +164,7 @@ def further(benchmarks: Sequence[Benchmark]) -> str:
 
 
 def simulation(images: int = 2000, dim: int = 64) -> str:
-    """How much of the exact ranking lists find: the page's second table, from features like those of a run."""
+    """How much of the exact ranking lists find: the page's last table, from features like those of a run."""
     lines = ["| lists searched | pairs compared | BUC's closest pairs found |", "|---|---|---|"]
     features, _ = inputs.features(images, dim)
     merges = BUC.merges_per_stage(images)
@@ -216,14 +218,14 @@ def _span(seconds: float) -> str:
 
 def sections(rates: Rates) -> dict[str, str]:
     """What is computed on the page, by the name of the marks around it."""
-    return {"costs": table(rates), "breaks": breaks(rates), "lists": simulation()}
+    return {"costs": table(rates), "breaks": breaks(rates), "lists": simulation(), "pairs": rates.pairs_from}
 
 
 def renewed(page: str) -> str:
     """The page with what stands between its marks computed anew."""
     benchmarks = [load_benchmark(file) for file in sorted(paths.STORED_BENCH.glob("*.json"))]
     rates = measured(H200, benchmarks)
-    for name, text in {**sections(rates), "pairs": rates.pairs_from, "further": further(benchmarks)}.items():
+    for name, text in {**sections(rates), "further": further(benchmarks)}.items():
         page = re.sub(rf"(<!-- {name} -->)(\s*).*?(\s*)(<!-- / -->)", rf"\1\g<2>{text}\3\4", page, flags=re.DOTALL)
     return page
 

@@ -40,15 +40,13 @@ def compare(
     index = list(dict.fromkeys([*paper["method"], *methods]))
     table = pd.DataFrame(index=pd.Index(index, name="method"))
     if paper["labels"].any():
-        table["paper", "labels"] = (
-            paper.drop_duplicates("method").set_index("method")["labels"].reindex(index).fillna("")
-        )
+        labels = paper.drop_duplicates("method").set_index("method")["labels"]
+        table["paper", "labels"] = labels.reindex(index).fillna("")
     for dataset in dict.fromkeys(paper["dataset"]):
         for metric in metrics:
             rows = paper[(paper["dataset"] == dataset) & (paper["metric"] == metric)]
-            values = rows["value"].map(lambda v: f"{float(v):.1f}") + (rows["mark"] == "starred").map(
-                {True: "*", False: ""}
-            )
+            stars = rows["mark"].map(lambda mark: "*" if mark == "starred" else "")
+            values = rows["value"].map(lambda v: f"{float(v):.1f}") + stars
             table[f"paper: {dataset}", metric] = values.set_axis(rows["method"]).reindex(index).fillna("")
     for name, values in ours(records, methods, metrics=metrics).items():
         table[name] = values.reindex(index).fillna("")

@@ -54,7 +54,8 @@ def test_a_stage_goes_on_by_n_squared_from_the_largest_measured():
         for n, seconds in ((1000, 1.0), (10_000, 9.0))
     ]
     machine = Benchmark({"device": "a CPU", "device_type": "cpu", "threads": 2}, rows)
-    head, _, buc, _, dbc = scaling.further([machine]).split("\n")
+    nothing = Benchmark({"device": "another", "device_type": "cpu", "threads": 2}, [])
+    head, _, buc, _, dbc = scaling.further([machine, nothing]).split("\n")
     assert "at 10^5" in head
     assert "| 9 s at 10,000 | 15 minutes, 819 MB | 25 hours, 8.2 GB |" in buc
     assert "| 15 minutes, 41 GB | 25 hours, 4 TB |" in dbc

@@ -10,6 +10,7 @@ help:
 	@echo "                 its verdict: twenty minutes on two cores. SEEDS=3 IDENTITIES=0: all of them, three seeds,"
 	@echo "                 as the stored records have it: hours"
 	@echo "make lab         open the tour in JupyterLab, for this machine alone; what it trains lands in results/reproduced"
+	@echo "                 LAB=--allow-root where you are root, as in a container"
 	@echo "make test        format, lint, unit tests, stored notebooks"
 	@echo "make audit       look for known vulnerabilities in what requirements.lock pins; needs the network"
 	@echo "make notebooks   run the stored notebooks again in place, to renew their outputs"
@@ -36,7 +37,8 @@ reproduce: setup
 # Jupyter's defaults, said here so that no configuration on the machine changes them; the token is its own, a new one
 # each time. What is run there leaves the stored results alone.
 lab: setup
-	REPROLIB_RESULTS=$(CURDIR)/results/reproduced $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False notebooks/00_tour.ipynb
+	REPROLIB_RESULTS=$(CURDIR)/results/reproduced $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False \
+		--ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb $(LAB)
 
 test: setup
 	$(BIN)/ruff format --check .

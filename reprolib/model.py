@@ -6,7 +6,6 @@ from pickle import UnpicklingError
 from typing import NamedTuple
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize, unfold
@@ -137,6 +136,8 @@ def require_backbone(name: str) -> None:
 
 def load_backbone(name: str, weights: str) -> Backbone:
     """A torchvision network by name: ``weights`` as for :class:`Model`."""
+    import torchvision  # as long as torch itself to import, and only who trains needs it
+
     require_backbone(name)
     small, of_torchvision = name.endswith("-cifar"), name.removesuffix("-cifar")
     if small and weights == "imagenet":

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.io import loadmat
 
 from reprolib.datasets.archives import DatasetError
 from reprolib.datasets.folders import Samples, image_files, labelled, make_split, subfolders
@@ -44,6 +43,8 @@ def read(folder: Path, problems: list[str]) -> Split:
 
 
 def _matrix(file: Path, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    from scipy.io import loadmat  # of all datasets this one alone needs it
+
     try:
         return loadmat(file)[key].astype(np.int64).reshape(shape)
     except Exception as error:  # scipy has another kind for each way in which a file is damaged

@@ -192,6 +192,12 @@ def test_the_first_page_has_every_claim_every_notebook_and_every_figure(stored):
     assert re.search(r"Made by reprolib [\d.]+ at commit [\w+]+, of the stored notebooks and records", index)
 
 
+def test_claims_stand_in_the_order_of_their_notebooks(stored):
+    numbers = re.findall(r'href="(\d\d)_\w+\.html#', (stored / "index.html").read_text(encoding="utf-8"))
+    assert len(numbers) == len(list(paths.STORED_VERDICTS.glob("*.json")))
+    assert numbers == sorted(numbers)
+
+
 def test_equations_are_read_without_a_script(stored):
     loss = Page(stored / "02_repelled_loss.html")
     assert {"math", "mfrac", "msubsup"} <= loss.tags

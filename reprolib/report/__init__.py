@@ -55,7 +55,7 @@ def build(source: str = "stored", *, reproduced: Path = REPRODUCED, target: Path
 
 
 def _cards(notebooks: list[NotebookPage], folder: Path) -> list[dict]:
-    """Every verdict, with the page and the cell that shows it."""
+    """Every verdict, with the page and the cell that shows it, in the order of the notebooks."""
     shown = {line: f"{n.name}.html#{cell}" for n in notebooks for line, cell in n.verdicts.items()}
     cards = conclusions(folder)
     for card in cards:
@@ -66,7 +66,8 @@ def _cards(notebooks: list[NotebookPage], folder: Path) -> list[dict]:
                 "are of an earlier version"
             )
         card["link"] = shown[line]
-    return cards
+    in_order = list(shown.values())
+    return sorted(cards, key=lambda card: in_order.index(card["link"]))
 
 
 def _require_own(target: Path) -> None:

@@ -175,11 +175,25 @@ def column(record: RunRecord | Benchmark) -> str:
 
 
 def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
-    """Records by the column that they stand under, in the order given."""
+    """Records by the column that they stand under, in the order given.
+
+    Where the networks of one began from several files of weights, as those that machines of another kind pretrained
+    on the catalogue, there is a column for each.
+    """
+    begun: dict[str, set[str]] = {}
+    for record in records:
+        begun.setdefault(column(record), set()).add(_weights(record))
     found: dict[str, list] = {}
     for record in records:
-        found.setdefault(column(record), []).append(record)
+        name = column(record)
+        name += f", weights {_weights(record)[:8]}" if len(begun[name]) > 1 else ""
+        found.setdefault(name, []).append(record)
     return found
+
+
+def _weights(record: RunRecord | Benchmark) -> str:
+    """The digest of the weights that a run began from, or their name."""
+    return "" if isinstance(record, Benchmark) else record.settings["weights"].split()[-1]
 
 
 def judge(margins: list[float]) -> str:

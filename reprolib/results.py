@@ -44,6 +44,7 @@ __all__ = [
     "beyond_spread",
     "close",
     "column",
+    "columns",
     "compare",
     "compare_counts",
     "conclude",
@@ -125,8 +126,13 @@ def stored(
     records = [load_record(file) for file in sorted(paths.STORED_RUNS.glob("*.json"))]
     records = [record for record in records if record.settings["dataset"] != other_than]
     found = records if recipes is None else [r for recipe in recipes for r in records if is_of(r, recipe)]
-    recipes_of = {name: {r.settings["recipe"]["name"] for r in members} for name, members in columns(found).items()}
-    return [record for record in found if len(recipes_of[column(record)]) >= at_least]
+    compared = [
+        members
+        for members in columns(found).values()
+        if len({record.settings["recipe"]["name"] for record in members}) >= at_least
+    ]
+    kept = {record.name for members in compared for record in members}
+    return [record for record in found if record.name in kept]
 
 
 def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchmark]:
@@ -152,10 +158,10 @@ def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchm
 def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row a run and stage: column, recipe, seed, stage, num_clusters, kept, metrics in percent, quality."""
     rows = []
-    for record in records:
+    for name, record in ((name, record) for name, members in columns(records).items() for record in members):
         for stage in record.stages:
             percent = {k: 100 * v for k, v in stage["metrics"].items() if k != "num_valid_queries"}
-            head = {"column": column(record), "recipe": record.settings["recipe"]["name"]}
+            head = {"column": name, "recipe": record.settings["recipe"]["name"]}
             head |= {"seed": record.settings["seed"], "stage": stage["stage"], "num_clusters": stage["num_clusters"]}
             quality = {k: stage["quality"][k] for k in ("purity", "adjusted_rand_index")}
             rows.append(head | percent | quality | {"kept": stage["stage"] == record.selected})

@@ -134,6 +134,21 @@ def test_precisions_and_weights_are_never_mixed(results_folder):
     }
 
 
+def test_networks_that_began_from_other_weights_are_not_compared():
+    ours, theirs = (
+        "catalogue catalogue-resnet18-64x32.safetensors 6b1f22ac9b65896d",
+        "catalogue own.safetensors c267eef4",
+    )
+    one, other = record(BUC, 0.5, weights=ours), record(OIM, 0.4, weights=theirs)
+    assert list(results.columns([one])) == ["synthetic · resnet18 catalogue 64×32"]
+    names = [f"synthetic · resnet18 catalogue 64×32, weights {digest}" for digest in ("6b1f22ac", "c267eef4")]
+    assert list(results.columns([one, other])) == names
+    assert results.tidy([one, other])["column"].unique().tolist() == names
+    claim = results.Claim("BUC is above OIM", results.higher(BUC, OIM))
+    assert claim.margins([one, other]) != []
+    assert [claim.margins(members) for members in results.columns([one, other]).values()] == [[], []]
+
+
 def test_images_that_were_encoded_anew_have_a_column_of_their_own():
     one, other = record(BUC, 0.5), record(BUC, 0.5)
     other.settings["images"] = "JPEG"

@@ -8,7 +8,7 @@ import pandas as pd
 from reprolib import paths
 from reprolib.claims import by_seed, column, columns
 from reprolib.files import replacing, slug
-from reprolib.recipe import Recipe
+from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RunRecord
 from reprolib.timings import Benchmark
 
@@ -119,7 +119,7 @@ def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
         s, p = record.settings, record.provenance
         rows.append(
             {
-                "recipe": s["recipe"]["name"],
+                "recipe": _titled(s["recipe"]),
                 "column": column(record),
                 "seed": s["seed"],
                 "stage kept": f"{record.selected} of 0–{len(record.stages) - 1} ({s['recipe']['selection']})",
@@ -131,6 +131,13 @@ def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _titled(recipe: dict) -> str:
+    """A recipe's name, and the fields in which it is not the house's recipe of that name."""
+    house = RECIPES[recipe["name"]].settings() if recipe["name"] in RECIPES else recipe
+    others = [f"{k}={v}" for k, v in recipe.items() if k != "criterion" and house[k] != v]
+    return ", ".join([recipe["name"], *others])
 
 
 def compare_counts(counts: dict[str, dict]) -> pd.DataFrame:

@@ -134,6 +134,13 @@ def test_precisions_and_weights_are_never_mixed(results_folder):
     }
 
 
+def test_provenance_says_in_what_a_recipe_is_not_that_of_its_name():
+    shorter = replace(BUC, merge_percent=0.1, frames_per_tracklet=2)
+    recipes = [shorter, BUC, BUC.with_weight(0.1)]
+    table = results.provenance([record(recipe, 0.5) for recipe in recipes])
+    assert table["recipe"].tolist() == ["buc, merge_percent=0.1, frames_per_tracklet=2", "buc", "buc_weight_0.1"]
+
+
 def test_networks_that_began_from_other_weights_are_not_compared():
     ours, theirs = (
         "catalogue catalogue-resnet18-64x32.safetensors 6b1f22ac9b65896d",

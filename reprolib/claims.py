@@ -29,9 +29,9 @@ class Claim:
     over: str = "seeds"  # what there is a margin for each of
 
 
-def higher(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which one recipe's kept stage exceeds another's, seed by seed."""
-    return _in_pairs(better, worse, lambda a, b: 100 * (a.best[metric] - b.best[metric]))
+def higher(better: Recipe, worse: Recipe, metric: str = "rank-1", *, by: float = 0.0) -> Margins:
+    """Points by which one recipe's kept stage exceeds another's, seed by seed, beyond ``by``: what chance may give."""
+    return _in_pairs(better, worse, lambda a, b: 100 * (a.best[metric] - b.best[metric]) - by)
 
 
 def highest(best: Recipe, others: Sequence[Recipe], metric: str = "rank-1") -> Margins:

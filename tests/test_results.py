@@ -92,6 +92,7 @@ def test_two_records_of_one_seed_in_a_column_are_an_error_that_names_both_record
 def test_margins_are_taken_seed_by_seed():
     records = [record(BUC, 0.5, seed=0), record(BUC, 0.4, seed=1), record(OIM, 0.3, seed=0), record(OIM, 0.45, seed=1)]
     assert results.higher(BUC, OIM)(records) == pytest.approx([20, -5])
+    assert results.higher(BUC, OIM, by=1)(records) == pytest.approx([19, -6])
     assert results.rises(BUC, OIM)(records) == pytest.approx([20, -5])  # beyond what training alone gives
 
 

@@ -1,6 +1,7 @@
 """The numbers that README.md and docs/audit.md print are those of the stored records."""
 
 import re
+from dataclasses import replace
 from statistics import mean
 
 import numpy as np
@@ -11,6 +12,8 @@ from reprolib.recipe import BUC_UNREGULARIZED, DBC_ONE_LAYER, DBC_UNREGULARIZED
 
 EMBEDDED = "synthetic · resnet18 catalogue 64×32"
 FEW = "synthetic, 24 identities · resnet18 catalogue 64×32"
+VIDEO = "synthetic-video, 24 identities · resnet18 catalogue 64×32"
+FEW_FRAMES = {"frames_per_tracklet": 2, "frames_at_most": 4}
 HUNDRED, WHOLE = (f"market1501{part} · mobilenet_v2 ImageNet 128×64" for part in (", 100 identities", ""))
 
 
@@ -63,6 +66,13 @@ def test_the_readme_has_dbc_on_bucs_head_and_as_released(column, words):
     assert f"as its program has it {kept(DBC_RELEASED, column):.1f}" in page("README.md")
 
 
+def test_the_readme_has_what_tracklets_give():
+    recipes = (replace(r, **FEW_FRAMES) for r in (OIM, BUC, DBC, DBC_RELEASED))
+    oim, buc, dbc, released = (f"{kept(recipe, VIDEO):.1f}" for recipe in recipes)
+    assert oim == buc
+    assert f"BUC and OIM both have {buc}, DBC {dbc}, its released program {released}" in page("README.md")
+
+
 def test_the_audit_has_the_table_of_the_order_test():
     zeros, text = audit.program_side()["table at a stage's start"], page("docs/audit.md")
     cells = {}
@@ -79,6 +89,7 @@ def test_the_audit_has_the_table_of_the_order_test():
         (DBC_RELEASED, audit.in_order(DBC_RELEASED), FEW),
         (DBC, DBC_RELEASED, EMBEDDED),
         (DBC, DBC_RELEASED, HUNDRED),
+        (replace(DBC, **FEW_FRAMES), replace(DBC_RELEASED, **FEW_FRAMES), VIDEO),
         (DBC, DBC_UNREGULARIZED, EMBEDDED),
         (DBC, DBC_ONE_LAYER, EMBEDDED),
         (DBC, DBC_ONE_LAYER, HUNDRED),

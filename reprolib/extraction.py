@@ -78,4 +78,4 @@ def _folded(model: Model):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
                 setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
                 setattr(parent, norm_name, nn.Identity())
-    return copy.pool
+    return copy.to(memory_format=model.layout).pool

@@ -30,7 +30,7 @@ def extract(
 
     A tracklet's vector is the mean over its frames, before the head and before normalization (BUC Section 4.2);
     of a longer one the first ``frames_at_most`` are taken (released code: 900). ``precision`` is the backbone's, one
-    of ``devices.PRECISIONS``; the vectors are float32 in any. ``batch_size`` counts frames: None takes 32 on a CPU and
+    of ``devices.PRECISIONS``; the vectors are float32 in any. ``batch_size`` counts frames: None takes 64 on a CPU and
     256 on CUDA, and where there is no room for so many, half as many.
     """
     training = model.training
@@ -40,7 +40,7 @@ def extract(
     owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(device)
     frames = torch.from_numpy(np.concatenate([np.arange(s, s + n) for s, n in zip(starts[:-1], lengths, strict=True)]))
     frames, box = frames.to(images.pixels.device), whole_boxes(images, frames[:1]).to(device)
-    pooled, first, size = None, 0, batch_size or (32 if device.type == "cpu" else 256)
+    pooled, first, size = None, 0, batch_size or (64 if device.type == "cpu" else 256)
     while first < len(frames):
         part = slice(first, first + size)
         try:
@@ -78,4 +78,4 @@ def _folded(model: Model):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
                 setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
                 setattr(parent, norm_name, nn.Identity())
-    return copy.to(memory_format=model.layout).pool
+    return copy.pool

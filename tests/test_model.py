@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from reprolib.model import Model, load_backbone
+from reprolib.model import Convolution, Model, load_backbone
 from reprolib.recipe import BUC, BUC_RELEASED, DBC
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -108,3 +108,32 @@ def test_cifars_resnet18_keeps_small_images_large_and_has_no_imagenet_weights():
     assert body.eval()(middle).shape == (1, width, 4, 4)
     with pytest.raises(ValueError, match="no ImageNet weights"):
         load_backbone("resnet18-cifar", "imagenet")
+
+
+@pytest.mark.parametrize("size", [(2, 1), (4, 2), (5, 3), (16, 8)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_convolution_of_few_pixels_is_pytorchs(size, stride, bias):
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(6, 5, 3, stride=stride, padding=1, bias=bias)
+    own = Convolution(6, 5, 3, stride=stride, padding=1, bias=bias)
+    own.load_state_dict(theirs.state_dict())
+    maps = torch.randn(4, 6, *size)
+    results = []
+    for convolution in (theirs, own):
+        taken = maps.clone().requires_grad_()
+        result = convolution(taken)
+        result.square().sum().backward()
+        results.append([result, taken.grad, *(p.grad for p in convolution.parameters())])
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_resnets_features_do_not_depend_on_how_its_last_convolutions_are_computed(monkeypatch):
+    torch.manual_seed(0)
+    model, images = small().eval(), torch.randn(3, 1, 3, 64, 32)
+    plain = model(images).feature
+    feature = model.place(torch.device("cpu"))(images).feature
+    torch.testing.assert_close(feature, plain)
+    monkeypatch.setattr(Convolution, "forward", nn.Conv2d.forward)
+    assert not torch.equal(model(images).feature, feature)  # the last digits tell that they were others
+    torch.testing.assert_close(model(images).feature, feature)

@@ -3,6 +3,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 SEEDS := 1
+SHARED := -n logical --dist loadfile  # over the cores, a file of tests or a notebook at a time
 
 .PHONY: help setup reproduce lab test audit notebooks bench bench-gpu format lock clean
 help:
@@ -43,8 +44,8 @@ lab: setup
 test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval notebooks
+	$(BIN)/python -m pytest $(SHARED)
+	$(BIN)/python -m pytest $(SHARED) --nbval notebooks
 
 audit: setup
 	@$(BIN)/uvx --quiet pip-audit --version || { echo "make audit: pip-audit cannot be fetched: it needs the network"; exit 1; }

@@ -78,7 +78,8 @@ def load_or_run(
 ) -> list[RunRecord]:
     """A record for every recipe and seed, in that order: read from the repository ("stored") or trained now ("run").
 
-    What other processes train meanwhile is left to them, and read when it is done.
+    Where several columns have a stored one, it is that of the column that has most of those wanted. What other
+    processes train meanwhile is left to them, and read when it is done.
     ``settings`` are those of :func:`reprolib.run`, such as backbone, image_size, identities or device.
 
     Raises:
@@ -105,10 +106,11 @@ def load_or_run(
         return all(own.get(k) == v for k, v in wanted.items()) and (own["weights"] == "none") == from_scratch
 
     fitting, records = sorted(filter(fits, stored()), key=lambda r: "precision" in r.settings), []
-    for recipe in recipes:
-        in_columns = [by_seed(members, recipe) for members in columns(fitting).values()]
+    in_columns = [[by_seed(members, recipe) for recipe in recipes] for members in columns(fitting).values()]
+    in_columns.sort(key=lambda of_recipe: sum(len(found.keys() & set(seeds)) for found in of_recipe), reverse=True)
+    for place, recipe in enumerate(recipes):
         for seed in seeds:
-            found = [of_seed[seed] for of_seed in in_columns if seed in of_seed]
+            found = [of_recipe[place][seed] for of_recipe in in_columns if seed in of_recipe[place]]
             if not found:
                 command = f"reprolib run --recipe {recipe.name} --dataset {dataset} --seed {seed}"
                 raise RecordError(f'no stored record of this run; make it: {command}, or set source = "run"')

@@ -58,7 +58,7 @@ def record(recipe, rank_1, *, seed=0, dataset="synthetic", first=0.2, **settings
 def write(*records):
     for r in records:
         r.save()
-        paths.RUNS.rename(paths.STORED_RUNS) if not paths.STORED_RUNS.exists() else None
+    paths.RUNS.rename(paths.STORED_RUNS)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,7 @@ def test_a_rise_is_gradual_only_beyond_that_of_training_without_a_merge():
 def test_precisions_and_weights_are_never_mixed(results_folder):
     plain, mixed = record(BUC, 0.5), record(BUC, 0.4, precision="bf16")
     pretrained = record(BUC, 0.6, weights="catalogue 1")
-    for one in (mixed, plain, pretrained):
-        one.save()
-    paths.RUNS.rename(paths.STORED_RUNS)
+    write(mixed, plain, pretrained)
 
     def found(**settings):
         (one,) = results.load_or_run([BUC], dataset="synthetic", **settings)
@@ -133,6 +131,14 @@ def test_precisions_and_weights_are_never_mixed(results_folder):
         "ours: synthetic · resnet18 from scratch 64×32",
         "ours: synthetic · resnet18 from scratch 64×32 bf16",
     }
+
+
+def test_records_come_from_the_column_that_has_most_of_those_wanted(results_folder):
+    few = record(BUC, 0.3, weights="catalogue 1")
+    most = [record(r, 0.4, weights="catalogue 2") for r in (BUC, OIM)]
+    write(*most, few)
+    found = results.load_or_run([BUC, OIM], dataset="synthetic", weights="catalogue")
+    assert [r.name for r in found] == [r.name for r in most]
 
 
 def test_provenance_says_in_what_a_recipe_is_not_that_of_its_name():

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -74,8 +75,7 @@ def execute(
 def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> dict[str, str]:
     """Run the notebooks; {name: error} of those that failed.
 
-    Twice as many run at once as there are cores, since some wait for runs that others train; one at a time where they
-    train on CUDA.
+    As many run at once as there are cores; one at a time where they train on CUDA.
 
     Raises:
         ValueError: a parameter that none of the notebooks has.
@@ -105,10 +105,17 @@ def _require_known(values: dict[str, str]) -> None:
         raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; there are {', '.join(sorted(known))}")
 
 
+def _from_both_ends(notebooks: list[Path]) -> list[Path]:
+    """BUC's come first, DBC's last: alternating, those that run at once seldom wait for one and the same run."""
+    half = (len(notebooks) + 1) // 2
+    pairs = zip_longest(notebooks[:half], reversed(notebooks[half:]))
+    return [notebook for pair in pairs for notebook in pair if notebook]
+
+
 def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[str, str]:
     one_gpu = values.get("source") == "run" and torch.cuda.is_available()  # which has room for one that trains
-    workers = 1 if one_gpu else max(1, min(2 * cores(), len(notebooks)))
-    failures = {}
+    workers = 1 if one_gpu else max(1, min(cores(), len(notebooks)))
+    others, failures = [n for n in notebooks if not n.name.startswith(LAST)], {}
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(notebooks), unit="notebook") as bar,
@@ -121,6 +128,6 @@ def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[s
             bar.set_postfix_str(notebook.stem)
             bar.update()
 
-        list(pool.map(work, [n for n in notebooks if not n.name.startswith(LAST)]))
-        list(pool.map(work, [n for n in notebooks if n.name.startswith(LAST)]))
+        list(pool.map(work, _from_both_ends(others)))
+        list(pool.map(work, [n for n in notebooks if n not in others]))
     return failures

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from reprolib import batch, cluster, paths, plan
+from reprolib import batch, cli, cluster, paths, plan
 from reprolib.cli import app
 from reprolib.recipe import RECIPES
 
@@ -136,14 +136,14 @@ def test_the_runs_that_notebooks_ask_for_are_found_without_training(shelf, monke
 @pytest.mark.parametrize(
     ("options", "identities"),
     [
-        ("", "10"),
+        ("", "8"),
         ("--identities 0", None),
         ("--identities 24", "24"),
         ("--source stored", None),
         ("--dataset mars", None),
     ],
 )
-def test_without_a_word_few_of_the_people_drawn_are_trained_on_and_all_of_a_real_dataset(
+def test_without_a_word_few_people_are_trained_on_with_few_lambdas_and_all_of_a_real_dataset(
     options, identities, shelf, monkeypatch
 ):
     seen = {}
@@ -151,6 +151,11 @@ def test_without_a_word_few_of_the_people_drawn_are_trained_on_and_all_of_a_real
     result = call("reproduce", *options.split())
     assert result.exit_code == 0, result.output
     assert seen.get("identities") == identities
+    assert {"buc_lambdas", "dbc_lambdas"} <= seen.keys() if options == "" else "lambdas" not in str(seen)
+
+
+def test_the_few_lambdas_are_parameters_of_notebooks():
+    assert cli.EMBEDDED_LAMBDAS.keys() <= set().union(*map(batch.parameters, batch.select([])))
 
 
 def test_a_report_of_an_unknown_source_is_one_clear_line():

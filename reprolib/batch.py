@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +17,7 @@ from reprolib import paths
 from reprolib.devices import cores
 from reprolib.jobs import NOTE_IN, Job, noted
 
+FIRST = ("00", "18", "11", "04", "06", "14", "07")  # they train what the others find trained
 LAST = "99"  # the scorecard reads what the others conclude
 REPRODUCED = paths.ROOT / "results" / "reproduced"  # what a user's own runs give, beside the stored ones
 
@@ -93,7 +93,7 @@ def wanted(notebooks: list[Path], values: dict[str, str]) -> list[Job]:
         ValueError: a parameter that none of the notebooks has.
     """
     _require_known(values)
-    asking = [n for n in notebooks if "load_or_run(" in n.read_text(encoding="utf-8")]
+    asking = list(filter(_asks, notebooks))
     with TemporaryDirectory() as folder:
         _execute_all(asking, values, results=Path(folder) / "results", environment={NOTE_IN: folder})
         return noted(Path(folder))
@@ -105,11 +105,16 @@ def _require_known(values: dict[str, str]) -> None:
         raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; there are {', '.join(sorted(known))}")
 
 
-def _from_both_ends(notebooks: list[Path]) -> list[Path]:
-    """BUC's come first, DBC's last: alternating, those that run at once seldom wait for one and the same run."""
-    half = (len(notebooks) + 1) // 2
-    pairs = zip_longest(notebooks[:half], reversed(notebooks[half:]))
-    return [notebook for pair in pairs for notebook in pair if notebook]
+def _in_order(notebooks: list[Path]) -> list[Path]:
+    """So that those that run at once seldom wait for the same run, and none trains alone at the end."""
+    train = [n for n in notebooks if _asks(n) and "source" in parameters(n)]
+    first = sorted(train, key=lambda n: FIRST.index(n.name[:2]) if n.name[:2] in FIRST else len(FIRST))
+    return first[:1] + [n for n in notebooks if n not in train] + first[1:]
+
+
+def _asks(notebook: Path) -> bool:
+    """Whether it asks for runs."""
+    return "load_or_run(" in notebook.read_text(encoding="utf-8")
 
 
 def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[str, str]:
@@ -128,6 +133,6 @@ def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[s
             bar.set_postfix_str(notebook.stem)
             bar.update()
 
-        list(pool.map(work, _from_both_ends(others)))
+        list(pool.map(work, _in_order(others)))
         list(pool.map(work, [n for n in notebooks if n not in others]))
     return failures

@@ -9,6 +9,7 @@ import torch
 
 PRECISIONS = ("float32", "tf32", "bf16")
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
+_keeping = False  # within a block of keeping_freed_memory
 
 
 def cores() -> int:
@@ -83,19 +84,25 @@ def keeping_freed_memory() -> Iterator[None]:
     """In the block glibc keeps what is freed for whoever asks next; after it, what is free goes back to the system.
 
     Left to itself it asks the system for the fresh pages of every large tensor, each of which the first write has to
-    wait for: a sixth of a training step on a CPU. Where there is no glibc nothing changes.
+    wait for: a sixth of a training step on a CPU. Where there is no glibc nothing changes; nor in a block within one.
     """
+    global _keeping
+    if _keeping:
+        yield
+        return
     try:
         libc = ctypes.CDLL(None)
         limit, trim = libc.mallopt, libc.malloc_trim
     except (AttributeError, OSError, TypeError):
         yield
         return
+    _keeping = True
     limit(TRIM_THRESHOLD, 2**31 - 1)
     limit(MMAP_THRESHOLD, 2**30)
     try:
         yield
     finally:
+        _keeping = False
         limit(MMAP_THRESHOLD, 2**25)  # the largest that glibc itself comes to in the course of a process
         limit(TRIM_THRESHOLD, 2**26)
         trim(0)

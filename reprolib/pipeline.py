@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from reprolib import paths
 from reprolib.assessment import metrics_of, select_stage
 from reprolib.datasets import Split
+from reprolib.devices import keeping_freed_memory
 from reprolib.epochs import learning_rates
 from reprolib.extraction import extract
 from reprolib.files import locked, replacing
@@ -152,6 +153,7 @@ class _Run:
         self.num_stages = recipe.num_stages(len(self.labels))
         self.merges = recipe.merges_per_stage(len(self.labels))
 
+    @keeping_freed_memory()
     def finish(self, on_stage: Callable[[RunRecord, int], None] | None) -> RunRecord:
         """Every stage that is still to do, then the record."""
         self._resume()
@@ -175,6 +177,7 @@ class _Run:
         self.record.save()
         return self.record
 
+    @keeping_freed_memory()
     def follow(self) -> RunRecord:
         """What the other processes of a team do: train when the first does, until it tells the record."""
         while not isinstance(news := self.team.tell(), RunRecord):

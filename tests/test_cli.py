@@ -136,7 +136,7 @@ def test_the_runs_that_notebooks_ask_for_are_found_without_training(shelf, monke
 @pytest.mark.parametrize(
     ("options", "identities"),
     [
-        ("", "8"),
+        ("", "6"),
         ("--identities 0", None),
         ("--identities 24", "24"),
         ("--source stored", None),

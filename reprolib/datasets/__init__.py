@@ -2,7 +2,9 @@
 
 import hashlib
 import warnings
+from copy import deepcopy
 from dataclasses import astuple
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +81,11 @@ def load_dataset(
 
 
 def _synthesize(name: str) -> Split:
+    return deepcopy(_painted(name))  # the caller's own, whatever becomes of it
+
+
+@cache
+def _painted(name: str) -> Split:
     from reprolib.datasets import synthetic  # what paints people is of no use to the other datasets
 
     return synthetic.load_synthetic() if name == "synthetic" else synthetic.load_synthetic_video()

@@ -175,6 +175,8 @@ def reproduce(
     typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<20} claim")
     for row in results.scorecard(batch.REPRODUCED / "verdicts", since=begun).itertuples():
         typer.echo(f"{row.verdict:<15} {stored.get((row.exhibit, row.claim), ''):<15} {row.exhibit:<20} {row.claim}")
+    if "buc_lambdas" in values:
+        typer.echo(f"here: {identities} of 45 people, {seeds} seed(s), few λ: that all works is seen, not what holds")
     for name, error in failures.items():
         typer.secho(f"failed: {name}\n{error}", fg="red", err=True)
     typer.echo("all of it as a page: reprolib report --source run")

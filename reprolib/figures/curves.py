@@ -139,7 +139,7 @@ def long_tail(samples: dict[str, Sequence[int]], name: str) -> None:
 def changes(tables: dict[str, pd.DataFrame], name: str) -> None:
     """By how many points each change moves a result: a panel a table of ``audit.prices``, a row a change."""
     longest = max(table["change"].nunique() for table in tables.values())
-    _, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 0.34 * longest + 1), squeeze=False, sharex=True)
+    _, axes = plt.subplots(1, len(tables), figsize=(6.4 * len(tables), 0.34 * longest + 1), squeeze=False, sharex=True)
     for ax, (column, table) in zip(axes[0], tables.items(), strict=True):
         order = table.groupby("change", sort=False)["points"].mean().sort_values()
         for place, (change, mean) in enumerate(order.items()):

@@ -68,7 +68,7 @@ def test_the_session_measures_every_method_with_three_seeds_and_the_papers_first
 @pytest.mark.parametrize(("number", "weights"), [("07", session.BUC_WEIGHTS), ("14", session.DBC_WEIGHTS)])
 def test_the_session_trains_with_the_weights_that_the_notebooks_compare(number, weights):
     (notebook,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
-    assert f"in {weights}}}" in notebook.read_text(encoding="utf-8")
+    assert f"_lambdas = {list(weights)} " in notebook.read_text(encoding="utf-8")
 
 
 def test_the_session_trains_a_recipe_in_a_process_of_its_own(tmp_path):

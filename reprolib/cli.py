@@ -144,7 +144,8 @@ def reproduce(
     _require_engine(engine, address)
     try:
         values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
-        if identities is None and source == "run" and dataset == "synthetic":
+        few = identities is None and source == "run" and dataset == "synthetic"
+        if few:
             identities, values = EMBEDDED_IDENTITIES, values | EMBEDDED_LAMBDAS
         size = _size(image_size)
         given = {
@@ -175,7 +176,7 @@ def reproduce(
     typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<20} claim")
     for row in results.scorecard(batch.REPRODUCED / "verdicts", since=begun).itertuples():
         typer.echo(f"{row.verdict:<15} {stored.get((row.exhibit, row.claim), ''):<15} {row.exhibit:<20} {row.claim}")
-    if "buc_lambdas" in values:
+    if few:
         typer.echo(f"here: {identities} of 45 people, {seeds} seed(s), few λ: that all works is seen, not what holds")
     for name, error in failures.items():
         typer.secho(f"failed: {name}\n{error}", fg="red", err=True)

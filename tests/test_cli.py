@@ -151,7 +151,9 @@ def test_without_a_word_few_people_are_trained_on_with_few_lambdas_and_all_of_a_
     result = call("reproduce", *options.split())
     assert result.exit_code == 0, result.output
     assert seen.get("identities") == identities
-    assert {"buc_lambdas", "dbc_lambdas"} <= seen.keys() if options == "" else "lambdas" not in str(seen)
+    few = options == ""
+    assert {"buc_lambdas", "dbc_lambdas"} <= seen.keys() if few else "lambdas" not in str(seen)
+    assert ("that all works is seen, not what holds" in result.output) == few
 
 
 def test_the_few_lambdas_are_parameters_of_notebooks():

@@ -143,9 +143,5 @@ def test_torchrun_trains_several_runs_in_one_call(tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launcher, str(script), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    if (
-        "terminate called without an active exception" in done.stderr
-    ):  # once in some: the interpreter's end, all written
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(file.name.split("_")[1] for file in (tmp_path / "runs").glob("*.json")) == ["buc", "oim"]

@@ -29,6 +29,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     device: Annotated[str | None, typer.Option(help="cuda, cuda:N, cpu [CUDA where there is one].")] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="bf16, tf32, float32; give it for each [bf16 and tf32; float32 on a CPU].")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, for a CPU too.")] = False,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the file; results/bench/training for the full run, else none.")
@@ -45,18 +48,16 @@ def main(
     with TemporaryDirectory() as files:
         loops.write_jpegs(sizes, Path(files))
         plain = {}  # of a batch size; it has one precision
-        for precision in ("bf16", "tf32") if place.type == "cuda" else ("float32",):
+        for chosen in precision or (("bf16", "tf32") if place.type == "cuda" else ("float32",)):
             for batch in sizes.batches:
                 for piece in ("training", "extraction"):
                     if (piece, batch) not in plain:
                         plain[piece, batch] = _plain(piece, sizes, batch, place, Path(files))
-                    row = measure(piece, sizes, batch, precision, place, plain[piece, batch])
+                    row = measure(piece, sizes, batch, chosen, place, plain[piece, batch])
                     benchmark.rows.append(row)
-                    typer.echo(
-                        f"{piece}, batch {batch}, {precision}: {batch / row['seconds'][OURS]:,.0f} images a second"
-                    )
+                    typer.echo(f"{piece}, batch {batch}, {chosen}: {batch / row['seconds'][OURS]:,.0f} images a second")
                     _save(benchmark, folder)
-            benchmark.rows += whole_run(sizes, precision, benchmark.rows, place)
+            benchmark.rows += whole_run(sizes, chosen, benchmark.rows, place)
             _save(benchmark, folder)
     for report in (throughput(benchmark.rows), parts(benchmark.rows)):
         typer.echo("\n" + report.to_string(index=False))

@@ -36,6 +36,7 @@ class Sizes:
     gallery: int = 15_913
     batches: tuple[int, ...] = (16, 64, 256)
     repetitions: int = 3
+    measured_batches: int = 100  # of each epoch of ours
     plain_batches: int = 40  # measured of the plain loop
     files: int = 1024  # JPEG files that it reads
     workers: int = 8  # processes that decode for it
@@ -52,16 +53,19 @@ def resident(sizes: Sizes, count: int, device: torch.device) -> Images:
 
 
 def train_ours(sizes: Sizes, batch: int, precision: str, device: torch.device) -> tuple[list[float], float]:
-    """Seconds of a batch in each epoch of a stage but the first, and how much longer that takes: the capture."""
-    recipe = replace(BUC, batch_size=batch)
-    images, model = resident(sizes, sizes.train, device), _model(sizes).place(device)
+    """Seconds of a batch in each epoch of a stage but the first, and how much longer that takes: the capture.
+
+    An epoch of at most ``measured_batches``, with the table of all images.
+    """
+    recipe, count = replace(BUC, batch_size=batch), min(sizes.train, sizes.measured_batches * batch)
+    images, model = resident(sizes, count, device), _model(sizes).place(device)
     table = LookupTable(sizes.train, recipe.embedding_dim, normalize=recipe.normalize_table, device=device)
     ends = [time.perf_counter()]
     train_stage(
         model,
         images,
-        np.arange(sizes.train + 1),
-        torch.arange(sizes.train),
+        np.arange(count + 1),
+        torch.arange(count),
         table,
         recipe=recipe,
         image_size=sizes.image_size,
@@ -72,16 +76,17 @@ def train_ours(sizes: Sizes, batch: int, precision: str, device: torch.device) -
         on_epoch=lambda epoch, loss: ends.append(time.perf_counter()),  # the loss has come: the device is done
     )
     first, *epochs = np.diff(ends).tolist()
-    return [epoch / (sizes.train // batch) for epoch in epochs], max(0.0, first - float(np.median(epochs)))
+    return [epoch / (count // batch) for epoch in epochs], max(0.0, first - float(np.median(epochs)))
 
 
 def extract_ours(sizes: Sizes, batch: int, precision: str, device: torch.device) -> list[float]:
-    """Seconds of a batch when the training set's features are extracted."""
-    images, model = resident(sizes, sizes.train, device), _model(sizes).place(device)
+    """Seconds of a batch when the features of the training set, or of ``measured_batches``, are extracted."""
+    count = min(sizes.train, sizes.measured_batches * batch)
+    images, model = resident(sizes, count, device), _model(sizes).place(device)
     settings = {"image_size": sizes.image_size, "device": device, "precision": precision, "batch_size": batch}
-    call = partial(extract, model, images, np.arange(sizes.train + 1), **settings)
+    call = partial(extract, model, images, np.arange(count + 1), **settings)
     call()
-    return [taken * batch / sizes.train for taken in _times(call, sizes.repetitions, device)]
+    return [taken * batch / count for taken in _times(call, sizes.repetitions, device)]
 
 
 def roof(sizes: Sizes, batch: int, precision: str, device: torch.device, *, training: bool) -> list[float]:

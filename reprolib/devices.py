@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 PRECISIONS = ("float32", "tf32", "bf16")
+CUDNN_TRIES = 3  # algorithms; of the ten that cuDNN would try, some take a second each on grouped convolutions
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 _keeping = False  # within a block of keeping_freed_memory
 
@@ -57,18 +58,19 @@ def choose_precision(precision: str | None, device: torch.device) -> str:
 
 @contextmanager
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Networks that run in the block compute in ``precision``; cuDNN tries its algorithms for each new shape."""
+    """Networks that run in the block compute in ``precision``; cuDNN tries some algorithms for each new shape."""
     if device.type != "cuda":
         yield
         return
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.conv.fp32_precision, products.fp32_precision
+    before = cudnn.benchmark, cudnn.benchmark_limit, cudnn.conv.fp32_precision, products.fp32_precision
     wanted = "ieee" if precision == "float32" else "tf32"
-    cudnn.benchmark, cudnn.conv.fp32_precision, products.fp32_precision = True, wanted, wanted
+    cudnn.benchmark, cudnn.benchmark_limit = True, CUDNN_TRIES
+    cudnn.conv.fp32_precision, products.fp32_precision = wanted, wanted
     try:
         yield
     finally:
-        cudnn.benchmark, cudnn.conv.fp32_precision, products.fp32_precision = before
+        cudnn.benchmark, cudnn.benchmark_limit, cudnn.conv.fp32_precision, products.fp32_precision = before
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:

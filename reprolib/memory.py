@@ -75,7 +75,8 @@ class LookupTable:
         """
         _check_shapes(embedding, pseudo_labels, self.weight)
         if pseudo_labels.device.type != "cpu":
-            _update_one_by_one(self.weight, embedding.detach().to(self.weight), pseudo_labels, normalize=self.normalize)
+            unseen = _update_normalized if self.normalize else _update_at_once
+            unseen(self.weight, embedding.detach().to(self.weight), pseudo_labels)
             return
         labels = pseudo_labels.numpy()
         by_label = labels.argsort(kind="stable")
@@ -97,10 +98,23 @@ def _mean(total: Tensor, normalize: bool) -> Tensor:
     return total.mul_(0.5)
 
 
-def _update_one_by_one(weight: Tensor, samples: Tensor, labels: Tensor, *, normalize: bool) -> None:
-    """:meth:`LookupTable.update` without a look at the labels: all shapes are those of the batch."""
+def _update_at_once(weight: Tensor, samples: Tensor, labels: Tensor) -> None:
+    """:meth:`LookupTable.update` without a look at the labels: all shapes are those of the batch.
+
+    A row that k samples of the batch share keeps 1 / 2^k of itself; the last of them is half of the sum, the one before
+    a quarter. Those k compute, and write, the same row.
+    """
+    same = labels[:, None] == labels  # (B, B)
+    halvings = same.triu().sum(1)  # of each sample: its own, and one for every later sample of its label
+    shares = (same * 0.5**halvings).double()  # float64, so that no product is rounded to TF32
+    rows = weight.index_select(0, labels) * 0.5 ** same.sum(1)[:, None] + (shares @ samples.double()).to(weight)
+    weight.index_copy_(0, labels, rows)
+
+
+def _update_normalized(weight: Tensor, samples: Tensor, labels: Tensor) -> None:
+    """The same where rows are brought to unit length: one sample after the other."""
     for v, label in zip(samples.split(1), labels.split(1), strict=True):
-        weight.index_copy_(0, label, _mean(weight.index_select(0, label).add_(v), normalize))
+        weight.index_copy_(0, label, _mean(weight.index_select(0, label).add_(v), normalize=True))
 
 
 def _turns(labels: np.ndarray, by_label: np.ndarray) -> tuple[np.ndarray, list[int]]:

@@ -73,7 +73,8 @@ def test_an_update_without_a_look_at_the_labels_matches_the_one_by_turns(normali
         table.weight.normal_(generator=rng)
         blind = table.weight.clone()
         table.update(samples, labels)
-        memory._update_one_by_one(blind, samples, labels, normalize=normalize)
+        unseen = memory._update_normalized if normalize else memory._update_at_once
+        unseen(blind, samples, labels)
         torch.testing.assert_close(blind, table.weight)
 
 

@@ -9,6 +9,7 @@ NOTEBOOKS = ROOT / "notebooks"
 RESULTS = Path(os.environ.get("REPROLIB_RESULTS", ROOT / "results")).resolve()
 RUNS = RESULTS / "runs"  # one JSON record a run; committed
 STORED_RUNS = ROOT / "results" / "runs"  # the records that the repository comes with
+STORED_UNFINISHED = ROOT / "results" / "unfinished"  # records of runs that were cut off, as far as they went; committed
 STORED_LABELS = ROOT / "results" / "labels"
 BENCH = RESULTS / "bench"  # what make bench measured, one JSON a machine; committed
 STORED_BENCH = ROOT / "results" / "bench"

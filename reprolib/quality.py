@@ -3,11 +3,14 @@
 For diagnosis, and for choosing a stage: nothing here may reach training.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
+BLOCK = 2**25  # distances that are held at a time
 MANY = 20_000  # images of which a run computes validity only if a stage is chosen by it, for it costs N²
 
 
@@ -56,21 +59,66 @@ def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float
 
     ``features`` (N, d), ``pseudo_labels`` (N,), on any device. The mean silhouette (Rousseeuw 1987; -1 to 1, higher is
     better), Calinski and Harabasz's ratio of dispersions (1974; higher is better) and Davies and Bouldin's index
-    (1979; lower is better), each by scikit-learn on Euclidean distances. Empty where they are undefined: one cluster,
-    or as many as images. The last is left out of more than ``MANY`` clusters, which it holds in a square.
+    (1979; lower is better) on Euclidean distances, as scikit-learn defines them, in float64. Empty where they are
+    undefined: one cluster, or as many as images.
     """
-    from sklearn import metrics  # a second to import, and no other function here needs it
-
-    points, labels = features.float().cpu().numpy(), _integers(pseudo_labels)
-    if not 1 < len(np.unique(labels)) < len(labels):
+    points = features.detach().double()
+    _, labels = torch.unique(pseudo_labels.to(points.device), return_inverse=True)
+    sizes = torch.bincount(labels)
+    if not 1 < len(sizes) < len(labels):
         return {}
-    found = {
-        "silhouette": float(metrics.silhouette_score(points, labels)),
-        "calinski_harabasz": float(metrics.calinski_harabasz_score(points, labels)),
+    centers = points.new_zeros(len(sizes), points.shape[1]).index_add_(0, labels, points) / sizes[:, None]
+    to_center = torch.linalg.vector_norm(points - centers[labels], dim=1)
+    indices = {
+        "silhouette": _silhouettes(points, labels, sizes).mean(),
+        "calinski_harabasz": _dispersions_ratio(points, centers, to_center, sizes),
+        "davies_bouldin": _likenesses(
+            centers, to_center.new_zeros(len(sizes)).index_add_(0, labels, to_center) / sizes
+        ),
     }
-    if len(np.unique(labels)) <= MANY:
-        found["davies_bouldin"] = float(metrics.davies_bouldin_score(points, labels))
-    return found
+    return {name: float(index) for name, index in indices.items()}
+
+
+def _silhouettes(points: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
+    """(b - a) / max(a, b) of each point (N,): mean distances to its own cluster's others and to the nearest cluster."""
+    found = []
+    for rows, distances in _distances(points):
+        own, column = labels[rows], torch.arange(distances.shape[1], device=points.device)
+        means = distances.new_zeros(len(sizes), len(own)).index_add_(0, labels, distances)
+        within = means[own, column] / (sizes[own] - 1)  # 0 / 0 for a cluster of one
+        means /= sizes[:, None]
+        means[own, column] = torch.inf
+        nearest = means.amin(0)
+        found.append((nearest - within) / torch.maximum(nearest, within))
+    return torch.cat(found).nan_to_num_(0.0)
+
+
+def _dispersions_ratio(points: Tensor, centers: Tensor, to_center: Tensor, sizes: Tensor) -> Tensor:
+    """Between clusters over within, each by its degrees of freedom; 1 where nothing is dispersed within."""
+    between = (sizes * (centers - points.mean(0)).square().sum(1)).sum()
+    within = to_center.square().sum()
+    ratio = between * (len(points) - len(sizes)) / (within * (len(sizes) - 1))
+    return torch.where(within == 0, 1.0, ratio)
+
+
+def _likenesses(centers: Tensor, spreads: Tensor) -> Tensor:
+    """Mean over clusters of their likeness to the one that they are most like: both spreads over the distance."""
+    most = []
+    for rows, distances in _distances(centers):
+        likeness = (spreads[:, None] + spreads[rows]) / distances
+        most.append(likeness.masked_fill_(distances == 0, 0.0).amax(0))  # as scikit-learn takes clusters in one place
+    return torch.cat(most).mean()
+
+
+def _distances(points: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Distances (N, n) from all points to those of a slice, slice after slice; those of a point to itself are 0."""
+    squares = points.square().sum(1)
+    step = max(1, BLOCK // len(points))
+    for start in range(0, len(points), step):
+        rows = slice(start, start + step)
+        block = squares[:, None] + squares[rows] - 2 * points @ points[rows].T
+        block[rows].fill_diagonal_(0.0)
+        yield rows, block.clamp_(min=0.0).sqrt_()
 
 
 def _integers(ids: Tensor | np.ndarray) -> np.ndarray:

@@ -137,6 +137,12 @@ def stored(
     return [record for record in found if record.name in kept]
 
 
+def unfinished(dataset: str) -> list[RunRecord]:
+    """The repository's records of runs on a dataset that were cut off: no stage of them is kept, no claim judged."""
+    records = [load_record(file) for file in sorted(paths.STORED_UNFINISHED.glob("*.json"))]
+    return [record for record in records if record.settings["dataset"] == dataset]
+
+
 def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchmark]:
     """What each machine measured by ``make bench``; with "run" what this one measures now, at up to ``up_to`` images.
 

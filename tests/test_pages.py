@@ -7,8 +7,10 @@ from statistics import mean
 import numpy as np
 import pytest
 
+from benchmarks import gpu
 from reprolib import BUC, DBC, DBC_RELEASED, OIM, audit, paths, results
 from reprolib.recipe import BUC_UNREGULARIZED, DBC_ONE_LAYER, DBC_UNREGULARIZED
+from reprolib.timings import load_benchmark
 
 EMBEDDED = "synthetic · resnet18 catalogue 64×32"
 FEW = "synthetic, 24 identities · resnet18 catalogue 64×32"
@@ -60,6 +62,15 @@ def price(base, changed, column):
 )
 def test_the_readme_compares_what_the_records_say(recipe, other, word, column):
     assert f"{kept(recipe, column):.1f} {word} {kept(other, column):.1f}" in page("README.md")
+
+
+def test_the_page_on_the_gpu_has_what_was_measured():
+    (file,) = (paths.STORED_BENCH / "training").glob("*.json")
+    for _, row in gpu.throughput(load_benchmark(file).rows).iterrows():
+        figures = row[["batch", "ours, img/s", "roof, img/s", "plain loop, img/s", "of the roof", "× plain"]]
+        assert f"| {row['piece']} | {' | '.join(map(str, figures))} |" in page("docs/gpu.md")
+        if row["piece"] == "training":
+            assert row["of the roof"] in page("README.md")
 
 
 @pytest.mark.parametrize("column", [HUNDRED, WHOLE, EMBEDDED])

@@ -6,11 +6,12 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference_evaluation import quality_reference
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score, silhouette_score
 
+from reprolib import quality
 from reprolib.quality import cluster_quality, cluster_validity
 
 labels_and_pids = st.integers(1, 25).flatmap(
@@ -80,6 +81,25 @@ def test_validity_is_higher_for_the_clusters_that_were_drawn_than_for_others():
     assert right["silhouette"] > 0.7 > 0.1 > wrong["silhouette"]
     assert right["calinski_harabasz"] > wrong["calinski_harabasz"]
     assert right["davies_bouldin"] < wrong["davies_bouldin"]
+
+
+@pytest.mark.parametrize("block", [2**25, 50], ids=["at once", "in blocks"])
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.integers(2, 40), st.integers(1, 12))
+def test_validity_matches_scikit_learn(block, seed, points, clusters):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randint(-2, 3, (points, 3), generator=generator).float()  # some lie in one place
+    features += 1e-3 * torch.randn(points, 3, generator=generator) * (seed % 2)
+    labels = torch.randint(clusters, (points,), generator=generator)
+    assume(1 < len(labels.unique()) < points)
+    expected = [
+        score(features.numpy(), labels.numpy())
+        for score in (silhouette_score, calinski_harabasz_score, davies_bouldin_score)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "BLOCK", block)
+        found = cluster_validity(features, 7 - 2 * labels)
+    np.testing.assert_allclose(list(found.values()), expected, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,10 @@ def main(
     weights: Annotated[
         Path | None, typer.Option(help="mobilenet_v2 for Market-1501 [else ResNet-50, imagenet].")
     ] = None,
-    begins: Annotated[list[str], typer.Option(help="Only pieces whose names begin so, or so.")] = [""],  # noqa: B006
-    at_once: Annotated[int, typer.Option(help="Pieces at a time; more than one only where nothing is timed.")] = 1,
+    begins: Annotated[
+        list[str] | None, typer.Option(help="Only pieces whose names begin so; give it for each.")
+    ] = None,
+    at_once: Annotated[int, typer.Option(help="Pieces at a time; of several, no time means much.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Everything tiny and on the embedded people.")] = False,
     only: Annotated[str, typer.Option(hidden=True, help="Run this piece here.")] = "",
 ) -> None:
@@ -87,7 +89,7 @@ def main(
         again += [] if path is None else [option, str(path.resolve())]
     report = output / "session.json"
     outcomes = json.loads(report.read_text()) if report.exists() else {}
-    chosen = [name for name in todo if name.startswith(tuple(begins))]
+    chosen = [name for name in todo if name.startswith(tuple(begins or [""]))]
 
     def outcome(name: str) -> str:
         command = [sys.executable, *todo[name]] if todo[name][0] == "-m" else [*again, "--only", name]

@@ -71,11 +71,13 @@ def test_the_session_trains_with_the_weights_that_the_notebooks_compare(number, 
     assert f"_lambdas = {list(weights)} " in notebook.read_text(encoding="utf-8")
 
 
-def test_the_session_trains_a_recipe_in_a_process_of_its_own(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.session", "--quick", "--output", str(tmp_path)]
-    command += ["--begins", "market1501 buc seed 0"]
+def test_the_session_trains_each_recipe_in_a_process_of_its_own_two_at_once(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.session", "--quick", "--output", str(tmp_path), "--at-once", "2"]
+    for recipe in ("oim", "buc"):
+        command += ["--begins", f"market1501 {recipe} seed 0"]
     subprocess.run(command, cwd=paths.ROOT, capture_output=True, check=True)
     outcomes = json.loads((tmp_path / "session.json").read_text())
-    log = (tmp_path / "logs" / "market1501_buc_seed_0.log").read_text()
-    assert outcomes["market1501 buc seed 0"].startswith("done in"), log
-    assert len(list((tmp_path / "runs").glob("synthetic-2ids_buc_resnet18*.json"))) == 1
+    logs = [log.read_text() for log in (tmp_path / "logs").glob("*.log")]
+    assert outcomes.keys() == {"market1501 oim seed 0", "market1501 buc seed 0"}
+    assert all(outcome.startswith("done in") for outcome in outcomes.values()), logs
+    assert len(list((tmp_path / "runs").glob("synthetic-2ids_*_resnet18*.json"))) == 2

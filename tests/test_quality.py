@@ -14,6 +14,7 @@ from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies
 from reprolib import quality
 from reprolib.quality import cluster_quality, cluster_validity
 
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")])
 labels_and_pids = st.integers(1, 25).flatmap(
     lambda n: st.tuples(*[st.lists(st.integers(-1, 8), min_size=n, max_size=n) for _ in range(2)])
 )
@@ -83,10 +84,11 @@ def test_validity_is_higher_for_the_clusters_that_were_drawn_than_for_others():
     assert right["davies_bouldin"] < wrong["davies_bouldin"]
 
 
+@pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("block", [2**25, 50], ids=["at once", "in blocks"])
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 40), st.integers(1, 12))
-def test_validity_matches_scikit_learn(block, seed, points, clusters):
+def test_validity_matches_scikit_learn(block, device, seed, points, clusters):
     generator = torch.Generator().manual_seed(seed)
     features = torch.randint(-2, 3, (points, 3), generator=generator).float()  # some lie in one place
     features += 1e-3 * torch.randn(points, 3, generator=generator) * (seed % 2)
@@ -98,7 +100,7 @@ def test_validity_matches_scikit_learn(block, seed, points, clusters):
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "BLOCK", block)
-        found = cluster_validity(features, 7 - 2 * labels)
+        found = cluster_validity(features.to(device), 7 - 2 * labels)
     np.testing.assert_allclose(list(found.values()), expected, atol=1e-6, rtol=1e-4)
 
 

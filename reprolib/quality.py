@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**25  # distances that are held at a time
+ROUNDING = 1e-13  # of float64, in a squared distance over the squared lengths
 MANY = 20_000  # images of which a run computes validity only if a stage is chosen by it, for it costs N²
 
 
@@ -111,14 +112,14 @@ def _likenesses(centers: Tensor, spreads: Tensor) -> Tensor:
 
 
 def _distances(points: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Distances (N, n) from all points to those of a slice, slice after slice; those of a point to itself are 0."""
+    """Distances (N, n) from all points to those of a slice, slice by slice; 0 where rounding leaves no difference."""
     squares = points.square().sum(1)
     step = max(1, BLOCK // len(points))
     for start in range(0, len(points), step):
         rows = slice(start, start + step)
-        block = squares[:, None] + squares[rows] - 2 * points @ points[rows].T
-        block[rows].fill_diagonal_(0.0)
-        yield rows, block.clamp_(min=0.0).sqrt_()
+        both = squares[:, None] + squares[rows]
+        difference = both - 2 * points @ points[rows].T
+        yield rows, torch.where(difference > ROUNDING * both, difference, 0.0).sqrt_()
 
 
 def _integers(ids: Tensor | np.ndarray) -> np.ndarray:

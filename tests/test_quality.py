@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from reference_evaluation import quality_reference
 from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score, silhouette_score
@@ -88,6 +88,7 @@ def test_validity_is_higher_for_the_clusters_that_were_drawn_than_for_others():
 @pytest.mark.parametrize("block", [2**25, 50], ids=["at once", "in blocks"])
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 40), st.integers(1, 12))
+@example(8, 30, 8)  # two clusters whose centers are one
 def test_validity_matches_scikit_learn(block, device, seed, points, clusters):
     generator = torch.Generator().manual_seed(seed)
     features = torch.randint(-2, 3, (points, 3), generator=generator).float()  # some lie in one place

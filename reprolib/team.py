@@ -84,6 +84,10 @@ def team(device: torch.device) -> Iterator[Team]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not distributed.is_initialized():  # once a process, for all its runs: torchrun's store outlives a group
+        # An optimizer imports this later, and what it imports holds any group that is there: the group's threads would
+        # then outlive it, and be cut off with the interpreter, which aborts the process every now and then.
+        from torch import _dynamo  # noqa: F401
+
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         atexit.register(distributed.destroy_process_group)
     yield Team(distributed.get_rank(), size)

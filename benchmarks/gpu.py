@@ -3,7 +3,7 @@
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 import torch
@@ -13,7 +13,7 @@ from benchmarks import inputs, loops
 from benchmarks.loops import QUICK, Sizes
 from benchmarks.measure import in_turns
 from reprolib import merge_clusters, paths, rank_gallery
-from reprolib.devices import choose_device, cores
+from reprolib.devices import PRECISIONS, choose_device, cores
 from reprolib.quality import cluster_validity
 from reprolib.recipe import BUC
 from reprolib.record import provenance
@@ -30,7 +30,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     device: Annotated[str | None, typer.Option(help="cuda, cuda:N, cpu [CUDA where there is one].")] = None,
     precision: Annotated[
-        list[str] | None, typer.Option(help="bf16, tf32, float32; give it for each [bf16 and tf32; float32 on a CPU].")
+        list[Literal[PRECISIONS]] | None, typer.Option(help="Give it for each [bf16 and tf32; float32 on a CPU].")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, for a CPU too.")] = False,
     output: Annotated[

@@ -8,9 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 PRECISIONS = ("float32", "tf32", "bf16")
-CUDNN_TRIES = (
-    3  # algorithms of each shape; all of PyTorch's ten take mobilenet_v2's grouped convolutions tens of seconds
-)
+CUDNN_TRIES = 3  # algorithms a shape; PyTorch's ten take tens of seconds on mobilenet_v2's grouped convolutions
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 _keeping = False  # within a block of keeping_freed_memory
 

@@ -70,12 +70,11 @@ def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float
         return {}
     centers = points.new_zeros(len(sizes), points.shape[1]).index_add_(0, labels, points) / sizes[:, None]
     to_center = torch.linalg.vector_norm(points - centers[labels], dim=1)
+    spreads = to_center.new_zeros(len(sizes)).index_add_(0, labels, to_center) / sizes
     indices = {
         "silhouette": _silhouettes(points, labels, sizes).mean(),
         "calinski_harabasz": _dispersions_ratio(points, centers, to_center, sizes),
-        "davies_bouldin": _likenesses(
-            centers, to_center.new_zeros(len(sizes)).index_add_(0, labels, to_center) / sizes
-        ),
+        "davies_bouldin": _likenesses(centers, spreads),
     }
     return {name: float(index) for name, index in indices.items()}
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -13,7 +13,7 @@ from benchmarks import inputs, loops
 from benchmarks.loops import QUICK, Sizes
 from benchmarks.measure import in_turns
 from reprolib import merge_clusters, paths, rank_gallery
-from reprolib.devices import PRECISIONS, choose_device, cores
+from reprolib.devices import choose_device, choose_precision, cores
 from reprolib.quality import cluster_validity
 from reprolib.recipe import BUC
 from reprolib.record import provenance
@@ -30,7 +30,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     device: Annotated[str | None, typer.Option(help="cuda, cuda:N, cpu [CUDA where there is one].")] = None,
     precision: Annotated[
-        list[Literal[PRECISIONS]] | None, typer.Option(help="Give it for each [bf16 and tf32; float32 on a CPU].")
+        list[str] | None, typer.Option(help="bf16, tf32, float32; give it for each [bf16 and tf32; float32 on a CPU].")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, for a CPU too.")] = False,
     output: Annotated[
@@ -41,6 +41,10 @@ def main(
     place, sizes = choose_device(device), QUICK if quick else Sizes()
     if place.type == "cpu" and not quick:
         raise typer.BadParameter("there is no CUDA device here: add --quick", param_hint="--device")
+    try:
+        precisions = [choose_precision(p, place) for p in precision or []]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--precision") from error
     if place.type == "cuda":
         torch.cuda.set_device(place)  # the one that is waited for
     folder = output or (None if quick else paths.BENCH / "training")
@@ -48,7 +52,7 @@ def main(
     with TemporaryDirectory() as files:
         loops.write_jpegs(sizes, Path(files))
         plain = {}  # of a batch size; it has one precision
-        for chosen in precision or (("bf16", "tf32") if place.type == "cuda" else ("float32",)):
+        for chosen in precisions or (("bf16", "tf32") if place.type == "cuda" else ("float32",)):
             for batch in sizes.batches:
                 for piece in ("training", "extraction"):
                     if (piece, batch) not in plain:

@@ -30,7 +30,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     device: Annotated[str | None, typer.Option(help="cuda, cuda:N, cpu [CUDA where there is one].")] = None,
     precision: Annotated[
-        list[str] | None, typer.Option(help="bf16, tf32, float32; give it for each [bf16 and tf32; float32 on a CPU].")
+        list[str] | None, typer.Option(help="Give it for each [On CUDA bf16 and tf32, else float32].")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, for a CPU too.")] = False,
     output: Annotated[

@@ -68,7 +68,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="Time for all of it.")] = 28,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="mobilenet_v2 for Market-1501 [else ResNet-50, imagenet].")
+        Path | None, typer.Option(help="Of mobilenet_v2, for Market-1501 [ResNet-50, imagenet].")
     ] = None,
     begins: Annotated[
         list[str] | None, typer.Option(help="Only pieces whose names begin so; give it for each.")

@@ -21,6 +21,8 @@ COLORS = {
     "dbc_released_sorted": "#d7301f",
     "dbc_released_but_table_start": "#9e9ac8",
     "dbc_released_but_table_start_sorted": "#54278f",
+    "dbc_released_but_new_means": "#a1d99b",
+    "dbc_released_but_new_means_sorted": "#238b45",
     "oim": "#7f7f7f",
     "supervised": "#252525",
 }
@@ -38,6 +40,8 @@ LABELS = {
     "dbc_released_sorted": "the same, images sorted",
     "dbc_released_but_table_start": "released, but zeros",
     "dbc_released_but_table_start_sorted": "but zeros, images sorted",
+    "dbc_released_but_new_means": "released, but new means",
+    "dbc_released_but_new_means_sorted": "but new means, images sorted",
     "buc_ward": "Ward",
     "oim": "OIM (no merging)",
     "supervised": "supervised",

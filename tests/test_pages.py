@@ -107,6 +107,7 @@ def test_the_audit_has_the_table_of_the_order_test():
         (DBC_RELEASED, audit.in_order(DBC_RELEASED), FEW),
         (audit.repaired(DBC_RELEASED), audit.in_order(audit.repaired(DBC_RELEASED)), FEW),
         (DBC, DBC_RELEASED, EMBEDDED),
+        (DBC, DBC_RELEASED, FEW),
         (DBC, DBC_RELEASED, HUNDRED),
         (replace(DBC, **FEW_FRAMES), replace(DBC_RELEASED, **FEW_FRAMES), VIDEO),
         (DBC, DBC_UNREGULARIZED, EMBEDDED),
@@ -124,6 +125,8 @@ def test_the_audit_has_the_price_of_each_difference_alone():
     for name, recipe in audit.program_side().items():
         points = price(DBC_RELEASED, recipe, FEW).replace("-", "−")
         assert re.search(rf"\| {re.escape(name)} \| [^|]* \| {re.escape(points)} \|", text)
+    dispersion = price(DBC, audit.paper_side()["dispersion within a cluster"], FEW)
+    assert f"Σ / n² | {dispersion} |" in text
     repair = price(DBC_RELEASED, audit.repaired(DBC_RELEASED), FEW).replace("-", "−")
     assert f"the repair | {repair} |" in text
     assert f"{repair.split(' (')[0].removeprefix('−')} points below the stale means" in text

@@ -61,10 +61,13 @@ def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float
     ``features`` (N, d), ``pseudo_labels`` (N,), on any device. The mean silhouette (Rousseeuw 1987; -1 to 1, higher is
     better), Calinski and Harabasz's ratio of dispersions (1974; higher is better) and Davies and Bouldin's index
     (1979; lower is better) on Euclidean distances, as scikit-learn defines them, in float64. Empty where they are
-    undefined: one cluster, or as many as images.
+    undefined: one cluster, or as many as images. ValueError for labels that are no integers, or not one a point.
     """
     points = features.detach().double()
-    _, labels = torch.unique(pseudo_labels.to(points.device), return_inverse=True)
+    labels = torch.from_numpy(_integers(pseudo_labels)).to(points.device)
+    if labels.shape != points.shape[:1]:
+        raise ValueError(f"pseudo_labels {tuple(labels.shape)} must be (N,) for features {tuple(points.shape)}")
+    labels = torch.unique(labels, return_inverse=True)[1]
     sizes = torch.bincount(labels)
     if not 1 < len(sizes) < len(labels):
         return {}

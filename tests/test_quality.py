@@ -106,6 +106,14 @@ def test_validity_matches_scikit_learn(block, device, seed, points, clusters):
 
 
 @pytest.mark.parametrize(
+    "labels", [torch.tensor([0, 1]), torch.tensor([0.0, 1.0, 1.0])], ids=["too few", "no integers"]
+)
+def test_validity_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(ValueError, match="must be"):
+        cluster_validity(torch.eye(3), labels)
+
+
+@pytest.mark.parametrize(
     "labels", [torch.zeros(5, dtype=torch.long), torch.arange(5)], ids=["one", "as many as images"]
 )
 def test_validity_is_empty_where_it_is_undefined(labels):

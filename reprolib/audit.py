@@ -15,7 +15,7 @@ from scipy import sparse
 
 from reprolib.assessment import select_stage
 from reprolib.claims import by_seed, column, columns
-from reprolib.recipe import DBC, DBC_RELEASED, Recipe
+from reprolib.recipe import BUC, DBC, DBC_RELEASED, OIM, Recipe
 from reprolib.record import RunRecord
 
 RULES = ("last", "validation", "silhouette")  # beside "test": what both programs do where the papers say "validation"
@@ -47,6 +47,12 @@ DIFFERENCES = (
     Difference("learning rate falls", "after 15 epochs", "after 16", ("learning_rate_drop",)),
     Difference("embedding head", "2 layers of 1024", "1 layer of 2048", ("embedding_dim", "embedding_layers")),
 )
+
+# BUC as its program was before its authors found the mistake that DBC's has: each stage starts from stale means.
+BUC_STALE = replace(BUC, name="buc_but_stale_means", table_start="stale_means")
+
+# Training without any merge, for differences that no training has a part in.
+FIRST_STAGE = replace(OIM, name="first_stage", stage_rule="first")
 
 
 def taking(recipe: Recipe, difference: Difference, other: Recipe) -> Recipe:

@@ -192,6 +192,9 @@ class _Run:
         checkpoint = Checkpoint(self._stage_folder(stage), self.origin)
         entry = self._first_stage() if stage == 0 else self._learn(stage, checkpoint)
         clock = _Clock(entry["seconds"], self.device)
+        entry["metrics"] = self._evaluate()
+        entry |= {"validation": self._validate()} if self.data.validation else {}
+        clock.lap("evaluate")
         entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids)), "validity": {}}
         merges = self.recipe.criterion is not None and stage + 1 < self.num_stages
         judges = self.recipe.criterion is not None and (len(labels) <= MANY or self.recipe.selection == "silhouette")
@@ -212,7 +215,7 @@ class _Run:
         return entry
 
     def _first_stage(self) -> dict:
-        """The stage before any merge, which recipes that differ in what comes after it have in common."""
+        """Train the stage before any merge, which recipes that differ in what comes after it have in common."""
         folder, origin = first_stage_folder(self.record.settings), first_stage(self.origin)
         with locked(folder):
             checkpoint = Checkpoint(folder, origin)
@@ -226,16 +229,12 @@ class _Run:
         return entry
 
     def _learn(self, stage: int, checkpoint: Checkpoint) -> dict:
-        """Train on the labels and evaluate."""
+        """Train on the labels."""
         num_clusters, clock = int(self.labels.max()) + 1, _Clock({}, self.device)
         self.team.tell((stage, self.labels, None if self.table_start is None else self.table_start.cpu()))
         losses = self._train(stage, num_clusters, checkpoint)
         clock.lap("train", before=checkpoint.seconds)
-        metrics = self._evaluate()
-        validation = {"validation": self._validate()} if self.data.validation else {}
-        clock.lap("evaluate")
-        entry = {"stage": stage, "num_clusters": num_clusters, "losses": losses, "metrics": metrics}
-        return {**entry, **validation, "seconds": clock.seconds}
+        return {"stage": stage, "num_clusters": num_clusters, "losses": losses, "seconds": clock.seconds}
 
     def _train(self, stage: int, num_clusters: int, checkpoint: Checkpoint | None) -> list[float]:
         rows = num_clusters if self.table_start is None else len(self.table_start)

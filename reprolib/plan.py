@@ -14,7 +14,7 @@ from reprolib.model import describe_weights, require_backbone
 from reprolib.pretraining import catalogue_weights
 from reprolib.recipe import Recipe
 from reprolib.record import run_name
-from reprolib.state import first_stage_folder, forget, run_folder
+from reprolib.state import RANKED_ON, first_stage_folder, forget, run_folder
 from reprolib.training import require_batch
 
 # What a dataset is run on when nothing is said: (backbone, weights, image size).
@@ -48,7 +48,7 @@ class Plan:
 
     def tested_on(self) -> dict[str, str]:
         """Fingerprints of the sets that the stages are ranked on, their labels included."""
-        sets = {part: getattr(self.split, part) for part in ("query", "gallery", "validation")}
+        sets = {part: getattr(self.split, part) for part in RANKED_ON}
         return {part: fingerprint(held, labels=True) for part, held in sets.items() if held is not None}
 
     def forget(self) -> None:

@@ -18,7 +18,7 @@ from reprolib.record import own_version, versions
 
 SAVE_EVERY = 60  # seconds, at least, from one save of a stage in the making to the next
 
-# What the first stage, before any merge, does not depend on: recipes that differ only here share it.
+# What training the first stage, before any merge, does not depend on: recipes that differ only here share it.
 AFTER_FIRST_STAGE = {
     "name",
     "criterion",
@@ -28,8 +28,10 @@ AFTER_FIRST_STAGE = {
     "later_stage_epochs",
     "later_stage_epochs_video",
     "later_learning_rate",
+    "junk",
     "selection",
 }
+RANKED_ON = ("query", "gallery", "validation")  # nor on these sets
 # No run executes these.
 BESIDE_A_RUN = {
     "audit",
@@ -70,9 +72,9 @@ def make_origin(settings: dict, **others: str) -> dict:
 
 
 def first_stage(settings: dict) -> dict:
-    """The settings that the first stage depends on."""
+    """What of the settings, or of an origin, training the first stage depends on."""
     recipe = {k: v for k, v in settings["recipe"].items() if k not in AFTER_FIRST_STAGE}
-    return {**settings, "recipe": recipe}
+    return {k: v for k, v in settings.items() if k not in RANKED_ON} | {"recipe": recipe}
 
 
 def run_folder(name: str) -> Path:

@@ -87,6 +87,19 @@ def test_recipes_that_differ_only_after_the_first_stage_train_it_once(tiny_split
     assert figures(run(BUC, tiny_split, fresh=True)) == figures(shared)
 
 
+def test_a_first_stage_is_shared_whatever_it_is_ranked_on_and_ranked_anew(tiny_split, monkeypatch):
+    trained = []
+    original = pipeline._Run._train
+    monkeypatch.setattr(pipeline._Run, "_train", lambda self, *a: trained.append(a[0]) or original(self, *a))
+    alone = run(OIM, tiny_split)
+    gallery = tiny_split.gallery.take(np.flatnonzero(tiny_split.gallery.pids != tiny_split.gallery.pids[0]))
+    smaller = replace(tiny_split, gallery=gallery)
+    other = run(replace(OIM, name="oim_of_fewer"), smaller)
+    assert trained.count(0) == 1
+    assert other.stages[0]["losses"] == alone.stages[0]["losses"]
+    assert other.stages[0]["metrics"] != alone.stages[0]["metrics"]
+
+
 def test_a_finished_run_is_read_not_trained_again(tiny_split, monkeypatch):
     record = run(BUC, tiny_split)
     monkeypatch.setattr(pipeline, "prepare", None)

@@ -159,14 +159,14 @@ def costs_at_most(pieces: Sequence[str], times: float) -> Callable[[Sequence[Ben
     return margins
 
 
-def later_costs_less(pieces: Sequence[str]) -> Callable[[Sequence[Benchmark]], list[float]]:
-    """What share of a first stage's time each piece saves in a later stage of half as many clusters."""
+def later_costs_less(pieces: Sequence[str], *, by: float = 0.0) -> Callable[[Sequence[Benchmark]], list[float]]:
+    """What share of a first stage's time each piece saves in a later stage of half as many clusters, beyond ``by``."""
 
     def margins(benchmarks: Sequence[Benchmark]) -> list[float]:
         rows = [row for benchmark in benchmarks for row in benchmark.rows if row["piece"] in pieces]
         seconds = {(r["piece"], r["dim"], r["images"], r["clusters"]): r["seconds"]["ours"] for r in rows}
         later = {key: s for key, s in seconds.items() if key[3] == key[2] // 2}
-        return [1 - s / seconds[*key[:3], key[2]] for key, s in later.items()]
+        return [1 - s / seconds[*key[:3], key[2]] - by for key, s in later.items()]
 
     return margins
 

@@ -52,6 +52,7 @@ def test_margins_are_positive_where_a_claim_holds():
     assert timings.later_costs_less(["dbc"])([benchmark]) == []
     benchmark.rows.append(stage("dbc", 8000, 0.16, clusters=4000))
     assert timings.later_costs_less(["dbc", "buc"])([benchmark]) == [pytest.approx(0.75)]
+    assert timings.later_costs_less(["dbc", "buc"], by=0.8)([benchmark]) == [pytest.approx(-0.05)]
 
 
 def test_machines_stand_in_columns_of_their_own(capsys, results_folder):

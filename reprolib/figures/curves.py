@@ -83,24 +83,35 @@ def growth(data: pd.DataFrame, name: str) -> None:
     save(name)
 
 
-def weight_curve(data: pd.DataFrame, weights: dict[str, float], name: str, *, metrics=("rank-1", "mAP")) -> None:
-    """The stage kept against λ (BUC Fig. 3a, DBC Fig. 4); ``weights`` gives the λ of each recipe's name."""
-    data = data[data["kept"] & data["recipe"].isin(weights)].assign(weight=lambda d: d["recipe"].map(weights))
+def weight_curve(
+    data: pd.DataFrame, weights: dict[str, float], name: str, *, flat: str | None = None, metrics=("rank-1", "mAP")
+) -> None:
+    """The stage kept against λ (BUC Fig. 3a, DBC Fig. 4); ``weights`` gives the λ of each recipe's name.
+
+    The mean of the recipe ``flat``, which λ does not move, is dashed across.
+    """
+    kept = data[data["kept"]]
+    data = kept[kept["recipe"].isin(weights)].assign(weight=lambda d: d["recipe"].map(weights))
     groups = list(dict.fromkeys(data["column"]))
     size = (3.4 * len(metrics), 2.6 * len(groups) + 0.2)
-    _, axes = plt.subplots(len(groups), len(metrics), figsize=size, squeeze=False)
+    figure, axes = plt.subplots(len(groups), len(metrics), figsize=size, squeeze=False)
     ticks = sorted(set(weights.values()))
     for row, group in zip(axes, groups, strict=True):
         part = data[data["column"] == group]
+        level = kept[(kept["column"] == group) & (kept["recipe"] == flat)]
         for ax, metric in zip(row, metrics, strict=True):
             at = part["weight"].map(ticks.index)  # evenly spaced: λ spans decades and starts at 0
             mean = part.groupby(at)[metric].mean()
-            color = color_of(min(weights, key=len))
-            ax.plot(mean.index, mean, "-o", color=color, ms=4, lw=1.6)
+            recipe = min(weights, key=len)
+            ax.plot(mean.index, mean, "-o", color=color_of(recipe), ms=4, lw=1.6, label=label_of(recipe))
             ax.plot(at, part[metric], "o", ms=2.5, color="k", alpha=0.5)
+            if len(level):
+                ax.axhline(level[metric].mean(), ls="--", lw=1.2, color=color_of(flat), label=label_of(flat))
             ax.set_xticks(range(len(ticks)), [f"{t:g}" for t in ticks])
             ax.set(xlabel="λ", ylabel=f"{metric} (%)")
         caption(row[0], group)
+    if flat:
+        legend(figure, axes)
     save(name)
 
 

@@ -155,6 +155,7 @@ def test_the_audit_has_the_price_on_real_people_of_each_difference_that_was_run(
     for name, recipe in audit.paper_side().items():
         if any(r.settings["dataset"] == "market1501" for r in results.stored([recipe])):
             measured[name] = price(DBC, recipe, HUNDRED).split(" (")[0]
+    assert measured
     for name, points in measured.items():
         assert re.search(rf"\| {re.escape(name)} \| {re.escape(points)} \|", page("docs/audit.md"))
 

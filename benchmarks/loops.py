@@ -52,13 +52,17 @@ def resident(sizes: Sizes, count: int, device: torch.device) -> Images:
     return Images(pixels, torch.tensor(sizes.source, dtype=torch.float32).expand(count, 2)).to(device)
 
 
-def train_ours(sizes: Sizes, batch: int, precision: str, device: torch.device) -> tuple[list[float], float]:
+def train_ours(
+    sizes: Sizes, batch: int, precision: str, device: torch.device, *, compiled: bool = False
+) -> tuple[list[float], float]:
     """Seconds of a batch in each epoch of a stage but the first, and how much longer that takes: the capture.
 
     An epoch of at most ``measured_batches``, with the table of all images.
     """
     recipe, count = replace(BUC, batch_size=batch), min(sizes.train, sizes.measured_batches * batch)
     images, model = resident(sizes, count, device), _model(sizes).place(device)
+    if compiled:
+        model.compile_backbone()
     table = LookupTable(sizes.train, recipe.embedding_dim, normalize=recipe.normalize_table, device=device)
     ends = [time.perf_counter()]
     train_stage(

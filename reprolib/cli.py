@@ -67,6 +67,9 @@ def run(
     precision: Annotated[
         str | None, typer.Option(help="float32 (CPU), tf32 (CUDA), bf16: the network's products.")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Train the backbone by torch.compile: a minute first, then faster.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
     engine: Engine = "here",
     address: Address = None,
@@ -88,6 +91,7 @@ def run(
     settings = {
         "device": device,
         "precision": precision,
+        "compiled": compiled,
         "backbone": backbone,
         "weights": weights,
         "image_size": _size(image_size),

@@ -47,6 +47,7 @@ def run(
     seed: int = 0,
     device: str | torch.device | None = None,
     precision: str | None = None,
+    compiled: bool = False,
     backbone: str | None = None,
     weights: str | None = None,
     image_size: tuple[int, int] | None = None,
@@ -68,6 +69,7 @@ def run(
         seed: decides initial weights, order, crops, dropout and, with ``identities``, which are drawn.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
         precision: "float32", "tf32" (CUDA alone) or "bf16", of the network's products; None takes TF32 on CUDA.
+        compiled: train the backbone by ``torch.compile``, which takes a minute at first; the record's provenance says so.
         backbone: resnet50, resnet18 or mobilenet_v2; None takes the dataset's own of ``NETWORKS``, else the papers'.
         weights: "imagenet", "none", a local file, or "catalogue", the embedded datasets' stand-in for ImageNet.
         image_size: (height, width).
@@ -86,7 +88,7 @@ def run(
             that was made with something else; the message says what to do.
         Busy: another process is at it, and ``wait`` is False.
     """
-    network = {"device": device, "precision": precision, "backbone": backbone, "weights": weights}
+    network = {"device": device, "precision": precision, "compiled": compiled, "backbone": backbone, "weights": weights}
     data = {"image_size": image_size, "identities": identities, "samples": samples, "data_root": data_root}
     plan = make_plan(recipe, dataset, seed=seed, **network, **data)
     with team(plan.device) as together:
@@ -128,7 +130,12 @@ def _begin(plan: Plan, together: Team) -> "_Run":
         frozen = plan.split.is_video
         model = Model(plan.recipe, backbone=plan.settings["backbone"], weights=plan.weights, freeze_stem=frozen)
     data = prepare(plan.split, tuple(plan.settings["image_size"]), device=plan.device)
-    return _Run(plan, data, model.place(plan.device), together)
+    model.place(plan.device)
+    if plan.compiled:
+        if together.size > 1:
+            raise ValueError("compiled=True is for one process: leave it out under torchrun")
+        model.compile_backbone()
+    return _Run(plan, data, model, together)
 
 
 class _Run:
@@ -149,7 +156,9 @@ class _Run:
         if team.size > 1:
             self.record.provenance["processes"] = team.size
         self.record.provenance["tested_on"] = tested_on
-        self.origin = make_origin(settings, device=device.type, **tested_on)
+        compiled = {"compiled": True} if plan.compiled else {}
+        self.record.provenance |= compiled
+        self.origin = make_origin(settings, device=device.type, **tested_on, **compiled)
         self.num_stages = recipe.num_stages(len(self.labels))
         self.merges = recipe.merges_per_stage(len(self.labels))
 

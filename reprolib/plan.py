@@ -35,6 +35,7 @@ class Plan:
     settings: dict  # of the record
     weights: str
     device: torch.device
+    compiled: bool = False
 
     @property
     def file(self) -> Path:
@@ -67,6 +68,7 @@ def make_plan(
     seed: int = 0,
     device: str | torch.device | None = None,
     precision: str | None = None,
+    compiled: bool = False,
     backbone: str | None = None,
     weights: str | None = None,
     image_size: tuple[int, int] | None = None,
@@ -106,7 +108,7 @@ def make_plan(
     settings |= {"images": split.images} if split.images else {}  # unsaid: as published
     settings |= {"samples": samples} if samples is not None else {}  # unsaid: all
     settings |= {"precision": precision} if precision != "float32" else {}  # unsaid: float32
-    return Plan(recipe, split, settings, weights, device)
+    return Plan(recipe, split, settings, weights, device, compiled)
 
 
 def _require_trainable(recipe: Recipe, split: Split) -> None:

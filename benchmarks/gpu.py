@@ -19,7 +19,7 @@ from reprolib.recipe import BUC
 from reprolib.record import provenance
 from reprolib.timings import Benchmark
 
-OURS, ROOF, PLAIN = "ours", "roof", "plain loop"
+OURS, COMPILED, ROOF, PLAIN = "ours", "ours, compiled", "roof", "plain loop"
 LARGE = 256  # frames in a batch of a run's extraction
 PAPERS_BATCH = 16
 
@@ -85,6 +85,8 @@ def measure(piece: str, sizes: Sizes, batch: int, precision: str, device: torch.
         ours = loops.extract_ours(sizes, batch, precision, device)
     bare = loops.roof(sizes, batch, precision, device, training=piece == "training")
     times = {OURS: ours, ROOF: bare, PLAIN: plain}
+    if piece == "training" and device.type == "cuda":  # on a CPU torch.compile takes minutes
+        times[COMPILED], row["compilation"] = loops.train_ours(sizes, batch, precision, device, compiled=True)
     row["seconds"] = {name: median(taken) for name, taken in times.items()}
     return row | {"times": {name: [round(t, 7) for t in taken] for name, taken in times.items()}}
 

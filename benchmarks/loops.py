@@ -55,7 +55,7 @@ def resident(sizes: Sizes, count: int, device: torch.device) -> Images:
 def train_ours(
     sizes: Sizes, batch: int, precision: str, device: torch.device, *, compiled: bool = False
 ) -> tuple[list[float], float]:
-    """Seconds of a batch in each epoch of a stage but the first, and how much longer that takes: the capture.
+    """Seconds of a batch in each epoch of a stage but the first, and how much longer that takes: capture, compilation.
 
     An epoch of at most ``measured_batches``, with the table of all images.
     """

@@ -45,13 +45,13 @@ def pieces(output: Path, weights: Path | None, *, quick: bool = False) -> dict[s
     bench = {"bench": ["-m", "benchmarks", *device, *size, "--output", str(output / "bench")]}
     cifar10 = {recipe.name: [recipe, "cifar10", 0, {}] for recipe in RECIPES.values() if "cifar10" in recipe.name}
     network = {"precision": "bf16"}  # in TF32 mobilenet_v2 was not seen to get warm
-    network |= {} if weights is None else {"backbone": "mobilenet_v2", "weights": str(weights)}
+    network |= {} if weights is None else {"backbone": "mobilenet_v2", "weights": str(weights), "compiled": True}
 
     def market(*recipes: Recipe, seed: int = 0) -> dict[str, list]:
         return {f"market1501 {recipe.name} seed {seed}": [recipe, "market1501", seed, network] for recipe in recipes}
 
     def time_of_resnet50(precision: str) -> dict[str, list]:
-        settings = {"backbone": "resnet50", "weights": "none", "precision": precision}
+        settings = {"backbone": "resnet50", "weights": "none", "precision": precision, "compiled": True}
         return {f"market1501 resnet50 {precision}": [BUC, "market1501", 0, settings]}
 
     found |= market(*METHODS) | time_of_resnet50("bf16") | bench

@@ -49,6 +49,7 @@ class Model(nn.Module):
         self.dropout = nn.Dropout(recipe.dropout)
         self.dropout_position = recipe.dropout_position
         self.backbone = backbone
+        self.training_maps = _feature_maps
         for parameter in self.stem.parameters():
             parameter.requires_grad_(not freeze_stem)
 
@@ -71,14 +72,14 @@ class Model(nn.Module):
     def compile_backbone(self, **options) -> None:
         """Train the backbone by torch.compile's kernels, which do in one what are several: BatchNorm, ReLU, rounding.
 
-        ``options`` are those of ``torch.compile``. Extraction, on a copy with BatchNorm folded, is as before.
+        ``options`` are those of ``torch.compile``. In eval mode, as for extraction, nothing changes.
         """
-        for part in (self.stem, self.body):
-            part.compile(fullgraph=True, dynamic=False, **options)
+        self.training_maps = torch.compile(_feature_maps, fullgraph=True, dynamic=False, **options)
 
     def pool(self, frames: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, D) float32, the mean over positions of the last feature map."""
-        maps = self.body(self.stem(frames.contiguous(memory_format=torch.channels_last)))
+        feature_maps = self.training_maps if self.training else _feature_maps
+        maps = feature_maps(self.stem, self.body, frames.contiguous(memory_format=torch.channels_last))
         return maps.mean((2, 3), dtype=torch.float32)
 
     def pool_tracklets(self, images: Tensor) -> Tensor:
@@ -101,6 +102,10 @@ class Model(nn.Module):
     def forward(self, images: Tensor) -> Output:
         """(B, T, 3, H, W) -> Output; the mean over T frames is taken before the head."""
         return self.embed(self.pool_tracklets(images))
+
+
+def _feature_maps(stem: nn.Module, body: nn.Module, frames: Tensor) -> Tensor:
+    return body(stem(frames))
 
 
 class Convolution(nn.Conv2d):

@@ -125,6 +125,8 @@ def _read_back(plan: Plan) -> RunRecord:
 
 def _begin(plan: Plan, together: Team) -> "_Run":
     """A run with its model and data, none of its stages done yet."""
+    if plan.compiled and together.size > 1:
+        raise ValueError("compiled=True is for a model that one process trains: leave it out under torchrun")
     with torch.random.fork_rng([]):
         torch.manual_seed(plan.settings["seed"])
         frozen = plan.split.is_video
@@ -132,8 +134,6 @@ def _begin(plan: Plan, together: Team) -> "_Run":
     data = prepare(plan.split, tuple(plan.settings["image_size"]), device=plan.device)
     model.place(plan.device)
     if plan.compiled:
-        if together.size > 1:
-            raise ValueError("compiled=True is for one process: leave it out under torchrun")
         model.compile_backbone()
     return _Run(plan, data, model, together)
 

@@ -1,19 +1,23 @@
 """The training step as a CUDA graph: what it asks for is shown on any machine, what it gives on a GPU."""
 
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
+from functools import partialmethod
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import reprolib
-from reprolib import BUC, BUC_RELEASED, LookupTable, memory, training
+from reprolib import BUC, BUC_RELEASED, LookupTable, memory, pipeline, training
 from reprolib.capture import WARM_UP, Captured
 from reprolib.devices import autocast, choose_precision, computing_in
 from reprolib.extraction import extract
 from reprolib.images import Images
 from reprolib.model import Model
+from reprolib.plan import make_plan
 
 RECIPE = replace(BUC, embedding_dim=32, batch_size=8)
 CPU = torch.device("cpu")
@@ -145,6 +149,43 @@ def test_a_function_runs_while_it_warms_up_is_captured_once_and_then_replayed_on
     assert [float(captured(x)[0]) for x in given] == [0, 2, 4, 6, 8, 10]
     assert happened == ["run"] * (WARM_UP + 1) + ["replay"] * 3
     assert captured.arguments[0] is not given[WARM_UP]
+
+
+@pytest.mark.parametrize(
+    ("device", "backend"), [("cpu", "aot_eager"), pytest.param("cuda", "inductor", marks=NEEDS_GPU)]
+)
+@pytest.mark.usefixtures("tiny_network")
+def test_a_compiled_backbone_gives_the_losses_of_a_plain_one_and_a_copy_trains_its_own_weights(device, backend):
+    device, found = torch.device(device), []
+    for compiled in (True, False):
+        stage = make_training(RECIPE, device)
+        if compiled:
+            stage.model.compile_backbone(backend=backend)
+        torch.manual_seed(1)
+        stage.set_rate(0.01)
+        found.append(torch.stack([stage.step(*batch(device, seed=k)) for k in range(4)]))
+        frames, copy = torch.rand(4, 3, 32, 16, device=device), deepcopy(stage.model)
+        before = stage.model.pool(frames)
+        copy.stem[0][0].weight.data.zero_()
+        assert not torch.allclose(copy.pool(frames), before)
+        torch.testing.assert_close(stage.model.pool(frames), before, atol=1e-5, rtol=1e-4)
+    tolerance = 1e-6 if device.type == "cpu" else 5e-3
+    torch.testing.assert_close(*found, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.usefixtures("results_folder", "tiny_network")
+def test_a_compiled_run_says_so_and_is_for_one_process(tiny_split, monkeypatch):
+    monkeypatch.setattr(Model, "compile_backbone", partialmethod(Model.compile_backbone, backend="aot_eager"))
+    recipe = replace(RECIPE, merge_percent=0.4, first_stage_epochs=1)
+    settings = {"backbone": "resnet18", "weights": "none", "image_size": (32, 16), "device": "cpu"}
+    compiled = reprolib.run(recipe, tiny_split, compiled=True, **settings)
+    plain = reprolib.run(recipe, tiny_split, fresh=True, **settings)
+    assert compiled.provenance["compiled"] is True
+    assert "compiled" not in plain.provenance
+    assert compiled.name == plain.name
+    assert compiled.curve("rank-1") == plain.curve("rank-1")
+    with pytest.raises(ValueError, match="leave it out under torchrun"):
+        pipeline._begin(make_plan(recipe, tiny_split, compiled=True, **settings), SimpleNamespace(size=2))
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])

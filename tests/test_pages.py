@@ -18,6 +18,7 @@ OTHER = f"{FEW}, weights 28189806"  # pretrained on another kind of machine
 VIDEO = "synthetic-video, 24 identities · resnet18 catalogue 64×32"
 FEW_FRAMES = {"frames_per_tracklet": 2, "frames_at_most": 4}
 HUNDRED, WHOLE = (f"market1501{part} · mobilenet_v2 ImageNet 128×64" for part in (", 100 identities", ""))
+LARGE = "market1501 · mobilenet_v2 ImageNet 256×128 bf16"
 
 
 def page(name):
@@ -58,6 +59,7 @@ def price(base, changed, column, metric="rank-1"):
         (BUC, BUC_UNREGULARIZED, "under", EMBEDDED),
         (DBC, BUC, "under", HUNDRED),
         (DBC, BUC, "under", WHOLE),
+        (DBC, BUC, "under", LARGE),
         (DBC, BUC, "under", EMBEDDED),
     ],
 )
@@ -74,7 +76,20 @@ def test_the_page_on_the_gpu_has_what_was_measured():
             assert row["of the roof"] in page("README.md")
 
 
-@pytest.mark.parametrize("column", [HUNDRED, WHOLE, EMBEDDED])
+def test_the_page_on_the_gpu_has_the_runs_on_all_of_market1501():
+    buc, dbc = records(BUC, LARGE) + records(DBC, LARGE)
+    assert {run.provenance["device"] for run in (buc, dbc)} == {"NVIDIA H100 80GB HBM3"}
+    seconds = " and ".join(f"{run.provenance['seconds']:.0f}" for run in (buc, dbc))
+    assert f"{seconds} s for the whole schedule" in page("docs/gpu.md")
+    rank1, mean_ap = (" and ".join(f"{100 * run.best[m]:.1f}" for run in (buc, dbc)) for m in ("rank-1", "mAP"))
+    assert f"Rank-1 {rank1}, mAP {mean_ap} at the best stage" in page("docs/gpu.md")
+    for part in ("evaluate", "extract"):
+        spans = [[s["seconds"][part] for s in run.stages[2:]] for run in (buc, dbc)]
+        cells = " | ".join(f"{min(span):.1f} to {max(span):.1f}" for span in spans)
+        assert f"| {part} | {cells} |" in page("docs/gpu.md")
+
+
+@pytest.mark.parametrize("column", [HUNDRED, WHOLE, LARGE, EMBEDDED])
 def test_the_readme_has_what_merging_adds(column):
     assert f"{first(BUC, column):.1f} → {kept(BUC, column):.1f}" in page("README.md")
 

@@ -277,5 +277,8 @@ def scorecard(folder: Path, *, since: float = 0.0) -> pd.DataFrame:
     """
     cards = [card for card in conclusions(folder) if card["file"].stat().st_mtime >= since]
     for card in cards:
-        card["tried on"] = "; ".join(f"{row['column'].split(' · ')[0]} ({row['seeds']})" for row in card["columns"])
+        seeds = {}  # by dataset, of each network
+        for row in card["columns"]:
+            seeds.setdefault(row["column"].split(" · ")[0], []).append(str(row["seeds"]))
+        card["tried on"] = "; ".join(f"{dataset} ({', '.join(numbers)})" for dataset, numbers in seeds.items())
     return pd.DataFrame(cards, columns=["exhibit", "claim", "verdict", "tried on"])

@@ -229,6 +229,15 @@ def test_over_several_datasets_a_claim_that_holds_on_one_alone_is_partly_reprodu
     assert "not reproduced on mars" in capsys.readouterr().out
 
 
+def test_the_scorecard_counts_the_seeds_of_each_image_size(results_folder):
+    claim = results.Claim("BUC is above OIM", results.higher(BUC, OIM))
+    records = [record(recipe, rank_1, seed=seed) for recipe, rank_1 in ((BUC, 0.5), (OIM, 0.3)) for seed in (0, 1)]
+    records += [record(recipe, rank_1, image_size=[256, 128]) for recipe, rank_1 in ((BUC, 0.5), (OIM, 0.3))]
+    records += [record(recipe, rank_1, dataset="mars") for recipe, rank_1 in ((BUC, 0.5), (OIM, 0.3))]
+    results.verdict(claim, records, exhibit="BUC Table 1", expected="reproduced")
+    assert results.scorecard(paths.VERDICTS)["tried on"].tolist() == ["synthetic (2, 1); mars (1)"]
+
+
 def test_a_missing_record_is_an_error_that_names_the_command(results_folder):
     with pytest.raises(RecordError, match="reprolib run --recipe buc --dataset synthetic --seed 7"):
         results.load_or_run([BUC], dataset="synthetic", seeds=[7])

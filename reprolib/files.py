@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 
 class FolderError(ValueError):
     """A folder that cannot be written to; the message names it and the remedy."""
@@ -81,7 +79,7 @@ def locked(target: Path, *, wait: bool = True) -> Iterator[None]:
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise FolderError(
             f"{folder}: cannot be written to ({error}); make room or give leave to write there, then give the same "
             "command again: what was saved is whole and is gone on from"

@@ -7,7 +7,7 @@ backgrounds, never finds the same person in two of them, and has nothing to merg
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from reprolib import paths
@@ -29,7 +29,7 @@ def catalogue_weights(backbone: str, *, image_size: tuple[int, int]) -> Path:
         if not file.exists():  # nobody was faster
             state = {k: v.contiguous() for k, v in pretrain(backbone, image_size).state_dict().items()}
             with replacing(file) as partial:
-                save_file(state, partial)
+                partial.write_bytes(save(state))
     return file
 
 

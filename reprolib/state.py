@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reprolib import paths
@@ -100,7 +100,7 @@ def save_folder(folder: Path, origin: dict, content: dict, model: nn.Module, **a
         partial.mkdir()
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", np.asarray(array))
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial / "model.safetensors")
+        (partial / "model.safetensors").write_bytes(save({k: v.contiguous() for k, v in model.state_dict().items()}))
         (partial / "content.json").write_text(json.dumps({"origin": origin, **content}, indent=1), encoding="utf-8")
 
 
@@ -164,8 +164,8 @@ class Checkpoint:
         if now - self._saved < SAVE_EVERY:
             return
         metadata = {"origin": json.dumps(self.origin), "seconds": str(self.seconds + now - self._begun)}
-        with replacing(self.file) as partial:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata=metadata)
+        with replacing(self.file) as partial:  # save_file would leave a file of its own where the process is killed
+            partial.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}, metadata))
         self._saved = time.monotonic()
 
     def forget(self) -> None:

@@ -117,13 +117,14 @@ def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
             rows.append({"column": record.column} | record.origin)
             continue
         s, p = record.settings, record.provenance
+        how = f"{p['precision']}, compiled" if p.get("compiled") else p["precision"]
         rows.append(
             {
                 "recipe": _titled(s["recipe"]),
                 "column": column(record),
                 "seed": s["seed"],
                 "stage kept": f"{record.selected} of 0–{len(record.stages) - 1} ({s['recipe']['selection']})",
-                "device": f"{p['device']}, {p['threads']} threads, {p['precision']}",
+                "device": f"{p['device']}, {p['threads']} threads, {how}",
                 "torch": p["versions"]["torch"],
                 "commit": p["commit"],
                 "minutes": round(p["seconds"] / 60, 1),

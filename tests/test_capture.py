@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import reprolib
-from reprolib import BUC, BUC_RELEASED, LookupTable, memory, pipeline, training
+from reprolib import BUC, BUC_RELEASED, LookupTable, memory, pipeline, results, training
 from reprolib.capture import WARM_UP, Captured
 from reprolib.devices import autocast, choose_precision, computing_in
 from reprolib.extraction import extract
@@ -182,6 +182,8 @@ def test_a_compiled_run_says_so_and_is_for_one_process(tiny_split, monkeypatch):
     plain = reprolib.run(recipe, tiny_split, fresh=True, **settings)
     assert compiled.provenance["compiled"] is True
     assert "compiled" not in plain.provenance
+    shown = results.provenance([compiled, plain])["device"]
+    assert [text.split(", ", 2)[2] for text in shown] == ["float32, compiled", "float32"]
     assert compiled.name == plain.name
     assert compiled.curve("rank-1") == plain.curve("rank-1")
     with pytest.raises(ValueError, match="leave it out under torchrun"):

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from reprolib.figures.style import caption, color_of, label_of, legend, save
+from reprolib.figures.style import caption, color_of, label_of, legend, panels, save
 
 
 def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP")) -> None:
@@ -35,8 +35,8 @@ def bars(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "
     """The stage kept of every recipe, one panel a column (dataset and backbone); dots are seeds."""
     data = data[data["kept"]]
     groups = list(dict.fromkeys(data["column"]))
-    figure, axes = plt.subplots(1, len(groups), figsize=(3.8 * len(groups), 3), squeeze=False)
-    for ax, column in zip(axes[0], groups, strict=True):
+    figure, axes = panels(len(groups), 3.8, 3)
+    for ax, column in zip(axes, groups, strict=True):
         part = data[data["column"] == column]
         order = list(dict.fromkeys(part["recipe"]))
         for k, recipe in enumerate(order):
@@ -118,8 +118,8 @@ def weight_curve(
 def stages_and_clusters(data: pd.DataFrame, name: str) -> None:
     """Rank-1, mAP and, on an axis of its own, the number of clusters against the stage (BUC Fig. 3b)."""
     groups = list(dict.fromkeys(data["column"]))
-    figure, axes = plt.subplots(1, len(groups), figsize=(4.6 * len(groups), 3.2), squeeze=False)
-    for ax, group in zip(axes[0], groups, strict=True):
+    figure, axes = panels(len(groups), 4.6, 3.2)
+    for ax, group in zip(axes, groups, strict=True):
         part = data[data["column"] == group].groupby("stage")[["rank-1", "mAP", "num_clusters"]]
         mean, low, high = part.mean(), part.min(), part.max()
         for metric, color in (("rank-1", color_of("buc")), ("mAP", color_of("buc_released"))):
@@ -132,7 +132,7 @@ def stages_and_clusters(data: pd.DataFrame, name: str) -> None:
         ax.set(xlabel="stage (times merged)", ylabel="%", ylim=(0, None))
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         caption(ax, group)
-    legend(figure, np.array([axes[0, 0], clusters]))
+    legend(figure, np.array([axes[0], clusters]))
     save(name)
 
 
@@ -167,14 +167,14 @@ def changes(tables: dict[str, pd.DataFrame], name: str) -> None:
 def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
     """Columns of a table, fractions ``of`` something, by its index, the stage; a panel a value of its ``panel``."""
     groups = list(dict.fromkeys(data["panel"]))
-    figure, axes = plt.subplots(1, len(groups), figsize=(3.6 * len(groups), 2.8), squeeze=False, sharey=True)
-    for ax, group in zip(axes[0], groups, strict=True):
+    figure, axes = panels(len(groups), 3.6, 2.8, sharey=True)
+    for ax, group in zip(axes, groups, strict=True):
         part = data[data["panel"] == group].drop(columns="panel").groupby(level=0).mean()
         for column, style in zip(part, ("-", "-", "--"), strict=False):
             ax.plot(part.index, 100 * part[column], style, lw=1.6, label=column)
         ax.set(xlabel="stage (times merged)", ylabel=f"{of} (%)")
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         caption(ax, group)
-    axes[0, 0].set_ylim(0)  # after all are drawn: the panels share it
+    axes[0].set_ylim(0)  # after all are drawn: the panels share it
     legend(figure, axes)
     save(name)

@@ -92,6 +92,16 @@ def caption(ax, text: str) -> None:
     ax.annotate(text.replace(" · ", "\n"), (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
 
 
+def panels(count: int, width: float, height: float, **options):
+    """A figure of ``count`` panels of this size (inches), at most three side by side, and their axes."""
+    rows = -(-count // 3)
+    across = -(-count // rows)
+    figure, axes = plt.subplots(rows, across, figsize=(width * across, height * rows), squeeze=False, **options)
+    for ax in axes.flat[count:]:
+        ax.remove()
+    return figure, axes.flat[:count]
+
+
 def legend(figure, axes) -> None:
     """One legend under all panels, each method once."""
     entries = {}

@@ -68,7 +68,7 @@ def run(
         str | None, typer.Option(help="float32 (CPU), tf32 (CUDA), bf16: the network's products.")
     ] = None,
     compiled: Annotated[
-        bool, typer.Option("--compiled", help="Train the backbone by torch.compile: a minute first, then faster.")
+        bool, typer.Option("--compiled", help="Backbone by torch.compile: on a GPU a minute first, then faster.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
     engine: Engine = "here",

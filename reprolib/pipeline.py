@@ -69,7 +69,7 @@ def run(
         seed: decides initial weights, order, crops, dropout and, with ``identities``, which are drawn.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
         precision: "float32", "tf32" (CUDA alone) or "bf16", of the network's products; None takes TF32 on CUDA.
-        compiled: train the backbone by ``torch.compile``: a minute at first, then faster; the provenance says so.
+        compiled: train the backbone by ``torch.compile``: on a GPU a minute first, then faster; the record says so.
         backbone: resnet50, resnet18 or mobilenet_v2; None takes the dataset's own of ``NETWORKS``, else the papers'.
         weights: "imagenet", "none", a local file, or "catalogue", the embedded datasets' stand-in for ImageNet.
         image_size: (height, width).

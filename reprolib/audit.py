@@ -32,18 +32,18 @@ class Difference:
 
 
 DIFFERENCES = (
-    Difference("table at a stage's start", "not said (BUC: zeros)", "means of the old clusters", ("table_start",)),
+    Difference("start of the table", "zeros, as BUC (not said)", "means of the old clusters", ("table_start",)),
     Difference(
         "regularizer",
-        "λ = 0.5, best 0.1 (Fig. 4)",
-        "computed, not ranked by",
+        "λ = 0.1 (text: 0.5)",
+        "none (computed in vain)",
         ("criterion.regularizer", "criterion.regularizer_weight"),
     ),
     Difference("distance", "Euclidean", "squared", ("criterion.distance",)),
     Difference("ranking of pairs", "after each merge", "once a stage", ("criterion.ranking", "criterion.absorbed")),
-    Difference("dispersion within a cluster", "Σ / n, Eq. 3", "Σ / n²", ("criterion.dispersion",)),
-    Difference("rows of the table", "(V + v) / 2", "to unit length after", ("normalize_table",)),
-    Difference("dropout", "not said; v has unit length", "after the normalization", ("dropout_position",)),
+    Difference("dispersion", "Σ / n (Eq. 3)", "Σ / n²", ("criterion.dispersion",)),
+    Difference("rows of the table", "(V + v) / 2", "(V + v) / 2 at unit length", ("normalize_table",)),
+    Difference("dropout", "before the normalization (not said)", "after the normalization", ("dropout_position",)),
     Difference("learning rate falls", "after 15 epochs", "after 16", ("learning_rate_drop",)),
     Difference("embedding head", "2 layers of 1024", "1 layer of 2048", ("embedding_dim", "embedding_layers")),
 )
@@ -64,6 +64,11 @@ def taking(recipe: Recipe, difference: Difference, other: Recipe) -> Recipe:
     return replace(recipe, name=f"{recipe.name}_but_{slug}", criterion=criterion, **own)
 
 
+def from_zeros(recipe: Recipe) -> Recipe:
+    """The table of each stage starts from zeros, as BUC's paper has it."""
+    return taking(recipe, DIFFERENCES[0], DBC)
+
+
 def repaired(recipe: Recipe) -> Recipe:
     """The table starts from the means of the *new* clusters: a repair that neither program has."""
     return replace(recipe, name=f"{recipe.name}_but_new_means", table_start="means")
@@ -80,14 +85,14 @@ def with_junk(recipe: Recipe) -> Recipe:
 
 
 def paper_side() -> dict[str, Recipe]:
-    """DBC as in the paper with one behavior of the program each, by the difference's name; two are exhibits' own."""
-    named = {"regularizer": DBC_UNREGULARIZED, "embedding head": DBC_ONE_LAYER}
-    return {d.name: taking(DBC, d, DBC_RELEASED) for d in DIFFERENCES} | named
+    """DBC as in the paper with one behavior of the program each, by what it does then; two are exhibits' own."""
+    exhibits = {"regularizer": DBC_UNREGULARIZED, "embedding head": DBC_ONE_LAYER}
+    return {f"{d.name}: {d.program}": exhibits.get(d.name) or taking(DBC, d, DBC_RELEASED) for d in DIFFERENCES}
 
 
 def program_side() -> dict[str, Recipe]:
     """DBC as released with one behavior of the paper each; the dispersion it computes has no effect on its ranking."""
-    return {d.name: taking(DBC_RELEASED, d, DBC) for d in DIFFERENCES if d.name != "dispersion within a cluster"}
+    return {f"{d.name}: {d.paper}": taking(DBC_RELEASED, d, DBC) for d in DIFFERENCES if d.name != "dispersion"}
 
 
 def prices(
@@ -206,19 +211,23 @@ def average_precision(records: Sequence[RunRecord]) -> pd.DataFrame:
         difference = both[1] - both[0]
         rows[name] = {"trapezoid": both[0].mean(), "step sum": both[1].mean(), "difference": difference.mean()}
         rows[name] |= {"± over runs": difference.std(), "runs": len(members)}
-    return pd.DataFrame(rows).T.round(1).astype({"runs": int}).astype(str).replace("nan", "")
+    return pd.DataFrame(rows).T.round(1).astype({"runs": int}).astype(object).fillna("")
 
 
 def selection_losses(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Points of rank-1 that each rule loses against the best stage on the test set: one row a record and rule."""
+    """Points of rank-1 that each rule loses against the best stage on the test set: one row a record and rule.
+
+    In "last" what the last stage loses there, so that a rule can be set beside it though not all records have it.
+    """
     rows = []
     for name, members in columns(records).items():
         for record in members:
             curve = record.curve("rank-1")
             for rule in (rule for rule in RULES if _has(record, rule)):
-                lost = 100 * (max(curve) - curve[select_stage(record.stages, rule)])
-                rows.append({"column": name, "recipe": record.settings["recipe"]["name"], "rule": rule, "lost": lost})
-    return pd.DataFrame(rows, columns=["column", "recipe", "rule", "lost"])
+                lost, last = (100 * (max(curve) - curve[k]) for k in (select_stage(record.stages, rule), -1))
+                head = {"column": name, "recipe": record.settings["recipe"]["name"], "rule": rule}
+                rows.append(head | {"lost": lost, "last": last})
+    return pd.DataFrame(rows, columns=["column", "recipe", "rule", "lost", "last"])
 
 
 def _has(record: RunRecord, rule: str) -> bool:

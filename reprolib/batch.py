@@ -87,7 +87,7 @@ def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = 
 
 
 def wanted(notebooks: list[Path], values: dict[str, str]) -> list[Job]:
-    """The runs that the notebooks would train, each once; they are executed as far as they ask for them.
+    """The runs that the notebooks would train, each once; they are executed until they miss the records.
 
     Raises:
         ValueError: a parameter that none of the notebooks has.

@@ -17,6 +17,7 @@ from reprolib.record import RecordError, RunRecord, write_json
 from reprolib.timings import Benchmark
 
 Margins = Callable[[list], list[float]]  # from the records, or benchmarks, of one column
+OURS = ("Audit", "Beside")  # so the exhibit begins where the question is ours, not a paper's
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,17 @@ def earlier(first: Recipe, second: Recipe) -> Margins:
 
 
 def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which one recipe leads another on average from a stage on (DBC Fig. 5)."""
+    """Points by which one recipe leads another on average from a stage on (DBC Fig. 5), over the stages of both."""
 
-    def lead(a: RunRecord, b: RunRecord) -> float:
-        return 100 * float(np.mean(np.subtract(a.curve(metric)[stage:], b.curve(metric)[stage:])))
+    def margins(records: list[RunRecord]) -> list[float]:
+        a, b = by_seed(records, better), by_seed(records, worse)
+        pairs = [
+            zip(a[s].curve(metric)[stage:], b[s].curve(metric)[stage:], strict=False) for s in sorted(a.keys() & b)
+        ]
+        leads = [[100 * (one - other) for one, other in pair] for pair in pairs]
+        return [mean(lead) for lead in leads if lead]
 
-    return _in_pairs(better, worse, lead)
+    return margins
 
 
 def rises(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1") -> Margins:
@@ -197,12 +203,13 @@ def _weights(record: RunRecord | Benchmark) -> str:
 
 
 def judge(margins: list[float]) -> str:
-    """Reproduced: it holds in every seed; partly: on average; not reproduced; not attempted: no run."""
+    """Reproduced: it holds in every seed; partly: in half or more and on average; else not; not attempted: no run."""
     if not margins:
         return "not attempted"
-    if all(map(_holds, margins)):
+    held = sum(map(_holds, margins))
+    if held == len(margins):
         return "reproduced"
-    return "partly" if _holds(mean(margins)) else "not reproduced"
+    return "partly" if 2 * held >= len(margins) and _holds(mean(margins)) else "not reproduced"
 
 
 def _holds(margin: float) -> bool:
@@ -258,20 +265,23 @@ def conclude(
 def conclusions(folder: Path) -> list[dict]:
     """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict, and the columns it rests on.
 
+    The papers' claims come first, then the questions of our own, which say so in ``ours``.
+
     Raises:
         RecordError: a file that is no verdict.
     """
     found = []
     for file in sorted(folder.glob("*.json")):
         try:
-            found.append(json.loads(file.read_text(encoding="utf-8")) | {"file": file})
-        except (ValueError, TypeError) as error:
+            card = json.loads(file.read_text(encoding="utf-8"))
+            found.append(card | {"ours": card["exhibit"].startswith(OURS), "file": file})
+        except (ValueError, TypeError, KeyError) as error:
             raise RecordError(f"{file}: not a verdict ({error}); run its notebook again") from error
-    return found
+    return sorted(found, key=lambda card: card["ours"])
 
 
 def scorecard(folder: Path, *, since: float = 0.0) -> pd.DataFrame:
-    """Every verdict that the notebooks left in ``folder``, and on what data with how many seeds, or other samples.
+    """Every verdict that the notebooks left in ``folder``, on what data with how many seeds, and whether it is ours.
 
     ``since``: seconds since the epoch; what was concluded before is left out.
     """
@@ -281,4 +291,4 @@ def scorecard(folder: Path, *, since: float = 0.0) -> pd.DataFrame:
         for row in card["columns"]:
             seeds.setdefault(row["column"].split(" · ")[0], []).append(str(row["seeds"]))
         card["tried on"] = "; ".join(f"{dataset} ({', '.join(numbers)})" for dataset, numbers in seeds.items())
-    return pd.DataFrame(cards, columns=["exhibit", "claim", "verdict", "tried on"])
+    return pd.DataFrame(cards, columns=["exhibit", "claim", "verdict", "tried on", "ours"])

@@ -1,6 +1,7 @@
 """The command line: run, reproduce, report, check-data."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +28,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+    if len(parts) != 2 or not all(p.isdecimal() and int(p) > 0 for p in parts):
         raise typer.BadParameter(f"{text!r}: give HEIGHTxWIDTH, for example 256x128")
     return int(parts[0]), int(parts[1])
 
@@ -135,6 +136,9 @@ def reproduce(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another parameter of the notebooks: name=value.")
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget all that earlier ones left in results/reproduced.")
+    ] = False,
     engine: Engine = "here",
     address: Address = None,
 ) -> None:
@@ -166,6 +170,8 @@ def reproduce(
                 raise ValueError(f"--set {item!r}: give name=value")
             values[name] = value
         chosen = batch.select(notebooks or [])
+        if fresh:
+            shutil.rmtree(batch.REPRODUCED, ignore_errors=True)
         if engine == "ray":
             wanted = batch.wanted(chosen, values)
             typer.echo(f"the notebooks ask for {len(wanted)} runs")

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from reprolib.colors import jitter
+from reprolib.devices import cores
 from reprolib.files import locked, replacing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -82,8 +83,8 @@ def load_images(
         if pixels.dtype != np.uint8 or pixels.shape[3:] != (3,) or not _fits(pixels.shape[1:3], image_size):
             size = "x".join(map(str, image_size))
             raise ValueError(f"holds {pixels.dtype} of shape {pixels.shape}, not images of at most {size}")
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{cache}: {error}; delete it, it is made anew") from error
+    except Exception as error:  # a damaged file fails in any way
+        raise ImageError(f"{cache}: {error}; delete it and {sizes_file.name}, they are made anew") from error
     return Images(torch.from_numpy(pixels), torch.from_numpy(sizes))
 
 
@@ -105,7 +106,7 @@ def _decode(
     frames: Sequence[Path] | np.ndarray, image_size: tuple[int, int], file: Path | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """All frames (n, h, w, 3) uint8, in memory or mapped to ``file``; their own heights and widths (n, 2) float32."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         sizes = np.array(list(pool.map(_size, frames)), dtype=np.float32)
         native = tuple(int(s) for s in sizes[0])
         size = native if (sizes == sizes[0]).all() and _fits(native, image_size) else image_size

@@ -17,10 +17,6 @@ from reprolib.record import RunRecord, write_json
 NOTE_IN = "REPROLIB_NOTE_JOBS"  # environment: a folder in which jobs are noted instead of trained
 
 
-class Noted(Exception):
-    """The jobs are noted, and their caller is to be run again when they are trained."""
-
-
 @dataclass(frozen=True)
 class Job:
     """One run: what :func:`reprolib.run` is to be called with."""
@@ -55,15 +51,16 @@ class Job:
 def train(jobs: Sequence[Job]) -> list[RunRecord]:
     """A record for each job, in their order; what another process is at is left to it while there is something else.
 
+    Where ``$REPROLIB_NOTE_JOBS`` names a folder the jobs are noted there, and there are no records.
+
     Raises:
         ValueError: as for :func:`reprolib.run`.
-        Noted: ``$REPROLIB_NOTE_JOBS`` names a folder; the jobs are there now.
     """
     if folder := os.environ.get(NOTE_IN):
         for job in jobs:
             if not job.recipe.has_own_linkage:  # a function cannot be noted: the notebook trains it itself
                 _note(job.anywhere(), Path(folder))
-        raise Noted(f"{len(jobs)} runs are noted")
+        return []
     records = {}
     while left := [place for place in range(len(jobs)) if place not in records]:
         for place in left:

@@ -47,7 +47,7 @@ def feature_map(record: RunRecord, recipe: Recipe, split: Split, *, source: str 
 
 
 def kept_features(record: RunRecord, recipe: Recipe, split: Split) -> torch.Tensor:
-    """Features (N, D) of the training set by the weights of the stage kept, on the CPU."""
+    """Features (N, D) of the training set by the weights of the stage kept, on the CPU, in float32."""
     folder = run_folder(record.name) / f"stage_{record.selected:02}"
     if not (folder / "model.safetensors").exists():
         raise RecordError(f"{record.name}: its weights are not here; train it again: reprolib run --fresh ...")
@@ -55,7 +55,8 @@ def kept_features(record: RunRecord, recipe: Recipe, split: Split) -> torch.Tens
     model = Model(recipe, backbone=record.settings["backbone"], weights="none", freeze_stem=split.is_video)
     load_weights(folder, model)
     images = load_images(split.train.frames, size)
-    return extract(model.place(device), images, split.train.starts, image_size=size, device=device).feature
+    how = {"image_size": size, "device": device, "frames_at_most": recipe.frames_at_most}
+    return extract(model.place(device), images, split.train.starts, **how).feature
 
 
 def _tsne(features: torch.Tensor) -> np.ndarray:

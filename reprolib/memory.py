@@ -1,4 +1,4 @@
-"""The lookup table V, one row a cluster, and the repelled loss that reads it (BUC Section 3.2, DBC Section 3.1)."""
+"""The lookup table V, one row a cluster, and the repelled loss that reads it (BUC Section 3.2, DBC Section III-A)."""
 
 import numpy as np
 import torch

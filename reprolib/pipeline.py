@@ -16,7 +16,7 @@ from reprolib.datasets import Split
 from reprolib.devices import keeping_freed_memory
 from reprolib.epochs import learning_rates
 from reprolib.extraction import extract
-from reprolib.files import locked, replacing
+from reprolib.files import discard, locked, replacing
 from reprolib.images import Images
 from reprolib.memory import LookupTable, cluster_means
 from reprolib.merging import merge_clusters
@@ -26,6 +26,7 @@ from reprolib.quality import MANY, cluster_quality, cluster_validity
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord, load_record, provenance
 from reprolib.state import (
+    RANKED_ON,
     Checkpoint,
     first_stage,
     first_stage_folder,
@@ -70,7 +71,9 @@ def run(
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
         precision: "float32", "tf32" (CUDA alone) or "bf16", of the network's products; None takes TF32 on CUDA.
         compiled: train the backbone by ``torch.compile``: on a GPU a minute first, then faster; the record says so.
-        backbone: resnet50, resnet18 or mobilenet_v2; None takes the dataset's own of ``NETWORKS``, else the papers'.
+            A finished run is read back whether it was or not.
+        backbone: resnet50, resnet18, resnet18-cifar or mobilenet_v2; None takes the dataset's own of ``NETWORKS``,
+            else the papers'.
         weights: "imagenet", "none", a local file, or "catalogue", the embedded datasets' stand-in for ImageNet.
         image_size: (height, width).
         identities: train on this many identities, drawn at random; query and gallery stay whole.
@@ -118,8 +121,8 @@ def start_over(recipe: Recipe, dataset: str | Split, **settings) -> None:
 
 def _read_back(plan: Plan) -> RunRecord:
     record = load_record(plan.file)
-    if "tested_on" in record.provenance:
-        require_same(plan.file, record.provenance["tested_on"], plan.tested_on())
+    then, now = record.provenance.get("tested_on", {}), plan.tested_on()
+    require_same(plan.file, then, {part: now.get(part) for part in then})  # what a record of earlier code says
     return record
 
 
@@ -131,7 +134,8 @@ def _begin(plan: Plan, together: Team) -> "_Run":
         torch.manual_seed(plan.settings["seed"])
         frozen = plan.split.is_video
         model = Model(plan.recipe, backbone=plan.settings["backbone"], weights=plan.weights, freeze_stem=frozen)
-    data = prepare(plan.split, tuple(plan.settings["image_size"]), device=plan.device)
+    parts = ("train", *RANKED_ON) if together.rank == 0 else ("train",)
+    data = prepare(plan.split, tuple(plan.settings["image_size"]), parts=parts, device=plan.device)
     model.place(plan.device)
     if plan.compiled:
         model.compile_backbone()
@@ -228,9 +232,10 @@ class _Run:
         folder, origin = first_stage_folder(self.record.settings), first_stage(self.origin)
         with locked(folder):
             checkpoint = Checkpoint(folder, origin)
-            entry = load_content(folder, origin)
+            entry = load_content(folder, origin, shared=True)
             if entry is None:
                 entry = self._learn(0, checkpoint)
+                discard(folder)  # that of other code or versions, if there is one
                 save_folder(folder, origin, entry, self.model)
             else:
                 load_weights(folder, self.model)

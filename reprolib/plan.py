@@ -1,12 +1,13 @@
 """What is to be run: every default in its place, where it is kept, and its images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from reprolib import paths
-from reprolib.datasets import Split, fingerprint, load_dataset, require_usable
+from reprolib.datasets import Split, fingerprint, identities_fingerprint, load_dataset, require_usable
 from reprolib.devices import choose_device, choose_precision
 from reprolib.files import locked
 from reprolib.images import Images, load_images
@@ -48,9 +49,10 @@ class Plan:
         return run_folder(run_name(self.settings))
 
     def tested_on(self) -> dict[str, str]:
-        """Fingerprints of the sets that the stages are ranked on, their labels included."""
+        """Fingerprints of the sets that the stages are ranked on, labels included, and of what diagnosis takes."""
         sets = {part: getattr(self.split, part) for part in RANKED_ON}
-        return {part: fingerprint(held, labels=True) for part, held in sets.items() if held is not None}
+        found = {part: fingerprint(held, labels=True) for part, held in sets.items() if held is not None}
+        return found | {"train identities": identities_fingerprint(self.split)}
 
     def forget(self) -> None:
         """Remove record and state; the caller holds the folder's lock."""
@@ -125,12 +127,14 @@ class Prepared:
 
     split: Split
     train: Images
-    query: Images
-    gallery: Images
-    validation: Images | None
+    query: Images | None = None
+    gallery: Images | None = None
+    validation: Images | None = None
 
 
-def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) -> Prepared:
+def prepare(
+    split: Split, image_size: tuple[int, int], *, parts: Sequence[str] = ("train", *RANKED_ON), device: torch.device
+) -> Prepared:
     """Decode the sets (or map the cache of an earlier run) and move them to ``device``."""
 
     def images(part: str) -> Images | None:
@@ -141,4 +145,4 @@ def prepare(split: Split, image_size: tuple[int, int], *, device: torch.device) 
         cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets)}.npy"
         return load_images(tracklets.frames, image_size, cache=cache).to(device)
 
-    return Prepared(split, *map(images, ("train", "query", "gallery", "validation")))
+    return Prepared(split, **{part: images(part) for part in parts})

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 2**25  # distances that are held at a time
+BLOCK = {"cpu": 2**21, "cuda": 2**25}  # distances that are held at a time
 ROUNDING = 1e-13  # of float64, in a squared distance over the squared lengths
 MANY = 20_000  # images of which a run computes validity only if a stage is chosen by it, for it costs N²
 
@@ -116,11 +116,11 @@ def _likenesses(centers: Tensor, spreads: Tensor) -> Tensor:
 def _distances(points: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Distances (N, n) from all points to those of a slice, slice by slice; 0 where rounding leaves no difference."""
     squares = points.square().sum(1)
-    step = max(1, BLOCK // len(points))
+    step = max(1, BLOCK[points.device.type] // len(points))
     for start in range(0, len(points), step):
         rows = slice(start, start + step)
         both = squares[:, None] + squares[rows]
-        difference = both - 2 * points @ points[rows].T
+        difference = torch.addmm(both, points, points[rows].T, alpha=-2)
         yield rows, torch.where(difference > ROUNDING * both, difference, 0.0).sqrt_()
 
 

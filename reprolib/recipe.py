@@ -48,7 +48,6 @@ class Criterion:
 
 
 AT_LEAST_ONE = (
-    "batch_size",
     "embedding_dim",
     "embedding_layers",
     "first_stage_epochs",
@@ -104,6 +103,8 @@ class Recipe:
             raise ValueError(f"temperature={self.temperature} must be positive and finite")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must be at least 0 and less than 1")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size={self.batch_size} must be at least 2: BatchNorm needs more than one sample")
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

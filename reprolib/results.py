@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from inspect import signature
 
 import numpy as np
 import pandas as pd
@@ -32,8 +33,9 @@ from reprolib.claims import (
 )
 from reprolib.datasets import DatasetError, load_dataset, summarize
 from reprolib.jobs import Job, train
+from reprolib.pipeline import run
 from reprolib.plan import NETWORKS, PAPERS_NETWORK
-from reprolib.recipe import Recipe
+from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
 from reprolib.tables import compare, compare_counts, ours, percent, provenance, published, stages
 from reprolib.timings import Benchmark, load_benchmark
@@ -83,11 +85,13 @@ def load_or_run(
     ``settings`` are those of :func:`reprolib.run`, such as backbone, image_size, identities or device.
 
     Raises:
-        ValueError: an unknown source.
-        RecordError: a stored record is missing; the message gives the command that makes it.
+        ValueError: an unknown source or setting.
+        RecordError: a stored record is missing; the message gives the command that makes it, if there is one.
     """
     if source not in ("stored", "run"):
         raise ValueError(f'source={source!r} is not one of "stored", "run"')
+    if unknown := settings.keys() - signature(run).parameters.keys():
+        raise ValueError(f"unknown settings {sorted(unknown)}; see reprolib.run")
     if source == "run":
         return train([Job(recipe, dataset, seed, settings) for recipe in recipes for seed in seeds])
     network = NETWORKS.get(dataset, PAPERS_NETWORK)
@@ -112,10 +116,20 @@ def load_or_run(
         for seed in seeds:
             found = [of_recipe[place][seed] for of_recipe in in_columns if seed in of_recipe[place]]
             if not found:
-                command = f"reprolib run --recipe {recipe.name} --dataset {dataset} --seed {seed}"
-                raise RecordError(f'no stored record of this run; make it: {command}, or set source = "run"')
+                raise RecordError(_missing(recipe, dataset, seed, settings))
             records.append(found[0])
     return records
+
+
+def _missing(recipe: Recipe, dataset: str, seed: int, settings: dict) -> str:
+    """What is said of a run that has no stored record: the command that makes it, of a recipe that has one."""
+    said = f'no stored record of {recipe.name} on {dataset}, seed {seed}; set source = "run"'
+    if RECIPES.get(recipe.name) != recipe:
+        return said
+    given = {"recipe": recipe.name, "dataset": dataset, "seed": seed} | settings
+    given = {k: "x".join(map(str, v)) if k == "image_size" else v for k, v in given.items() if v is not None}
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+    return f"{said}, or make it: reprolib run {options}"
 
 
 def stored(

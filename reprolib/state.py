@@ -28,6 +28,7 @@ AFTER_FIRST_STAGE = {
     "later_stage_epochs",
     "later_stage_epochs_video",
     "later_learning_rate",
+    "frames_at_most",
     "junk",
     "selection",
 }
@@ -104,8 +105,10 @@ def save_folder(folder: Path, origin: dict, content: dict, model: nn.Module, **a
         (partial / "content.json").write_text(json.dumps({"origin": origin, **content}, indent=1), encoding="utf-8")
 
 
-def load_content(folder: Path, origin: dict) -> dict | None:
+def load_content(folder: Path, origin: dict, *, shared: bool = False) -> dict | None:
     """The figures of a whole folder, or None where there is none.
+
+    ``shared``: between runs, so that one of another origin is nobody's loss, and is as if there were none.
 
     Raises:
         StateError: it is damaged, or was made with something else than ``origin``.
@@ -114,7 +117,10 @@ def load_content(folder: Path, origin: dict) -> dict | None:
         return None
     with _explained(folder):
         content = json.loads((folder / "content.json").read_text(encoding="utf-8"))
-        require_same(folder, content.pop("origin", {}), origin)
+        then = content.pop("origin", {})
+        if shared and then != origin:
+            return None
+        require_same(folder, then, origin)
     return content
 
 

@@ -137,7 +137,8 @@ def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
 def _titled(recipe: dict) -> str:
     """A recipe's name, and the fields in which it is not the house's recipe of that name."""
     house = RECIPES[recipe["name"]].settings() if recipe["name"] in RECIPES else recipe
-    others = [f"{k}={v}" for k, v in recipe.items() if k != "criterion" and house[k] != v]
+    pairs = [(recipe, house), (recipe["criterion"] or {}, house["criterion"] or {})]
+    others = [f"{k}={v}" for own, its in pairs for k, v in own.items() if k != "criterion" and its.get(k) != v]
     return ", ".join([recipe["name"], *others])
 
 

@@ -54,6 +54,24 @@ def assert_same(a, b, *, atol=1e-12):
     assert a.num_valid_queries == b.num_valid_queries
 
 
+def test_features_that_are_much_alike_are_told_apart(device):
+    rng = np.random.default_rng(0)
+    alike = torch.from_numpy(1 + 1e-3 * rng.standard_normal((300, 64)))
+    features = torch.nn.functional.normalize(alike)
+    ids = random_ids(rng, 60, 240, pids=20)
+    exact = rank_gallery(features[:60], features[60:], **ids)
+    single = features.float().to(device)
+    ours = rank_gallery(single[:60], single[60:], **ids)
+    rounded = rank_gallery(single[:60].double(), single[60:].double(), **ids)
+    assert ours.mean_ap == pytest.approx(rounded.mean_ap, abs=1e-3)
+    assert rounded.mean_ap == pytest.approx(exact.mean_ap, abs=0.02)
+
+
+def test_finite_distances_whose_sum_is_not_are_ranked():
+    distmat = np.full((1, 40), 2e37, np.float32)
+    assert rank_from_distances(distmat, **ids_apart([0], [0] + [1] * 39)).num_valid_queries == 1
+
+
 def test_five_by_five_by_hand():
     distmat = np.array(
         [

@@ -362,7 +362,7 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         r"merge_percent=-0\.1 must lie between 0 and",
     ),
     ("merge_percent NaN", lambda f, p: replace(BUC, merge_percent=float("nan")), "merge_percent=nan must lie between"),
-    ("a batch of none", lambda f, p: replace(BUC, batch_size=0), "batch_size=0 must be at least 1"),
+    ("a batch of one", lambda f, p: replace(BUC, batch_size=1), "batch_size=1 must be at least 2"),
     ("a head of no layer", lambda f, p: replace(BUC, embedding_layers=0), "embedding_layers=0 must be at least 1"),
     ("dropout of all", lambda f, p: replace(BUC, dropout=1.0), r"dropout=1\.0 must be at least 0 and less than 1"),
     ("merging from identities", lambda f, p: replace(BUC, start="identities"), "nothing to merge: give criterion=None"),

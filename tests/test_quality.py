@@ -100,7 +100,7 @@ def test_validity_matches_scikit_learn(block, device, seed, points, clusters):
         for score in (silhouette_score, calinski_harabasz_score, davies_bouldin_score)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality, "BLOCK", block)
+        patch.setattr(quality, "BLOCK", {"cpu": block, "cuda": block})
         found = cluster_validity(features.to(device), 7 - 2 * labels)
     np.testing.assert_allclose(list(found.values()), expected, atol=1e-6, rtol=1e-4)
 

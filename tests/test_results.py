@@ -66,6 +66,8 @@ def write(*records):
     [
         ([1.0, 2.0, 0.1], "reproduced"),
         ([3.0, -1.0], "partly"),
+        ([5.0, 1.0, -1.0], "partly"),
+        ([5.0, -1.0, -1.0], "not reproduced"),  # on average, by one seed alone
         ([-3.0, 1.0], "not reproduced"),
         ([0.0], "not reproduced"),
         ([-3 / 117, 1 / 117, 2 / 117 + 1e-16], "not reproduced"),  # a tie
@@ -75,6 +77,37 @@ def write(*records):
 )
 def test_a_claim_is_reproduced_only_if_it_holds_in_every_seed(margins, expected):
     assert results.judge(margins) == expected
+
+
+def test_a_lead_is_over_the_stages_that_both_runs_have():
+    longer = record(BUC, 0.6, first=0.5)
+    longer.stages.append(longer.stages[-1] | {"stage": 2})
+    assert results.ahead_from(0, BUC, OIM)([longer, record(OIM, 0.3, first=0.3)]) == [pytest.approx(25)]
+    assert results.ahead_from(2, BUC, OIM)([longer, record(OIM, 0.3)]) == []
+
+
+def test_the_papers_claims_come_before_questions_of_our_own(results_folder, capsys):
+    claim = results.Claim("BUC is above OIM", results.higher(BUC, OIM))
+    for exhibit in ("Beside BUC Table 1", "BUC Table 1", "Audit: order", "DBC Table II"):
+        results.verdict(claim, [record(BUC, 0.5), record(OIM, 0.3)], exhibit=exhibit, expected="reproduced")
+    cards = results.scorecard(paths.VERDICTS)
+    assert cards["exhibit"].tolist() == ["BUC Table 1", "DBC Table II", "Audit: order", "Beside BUC Table 1"]
+    assert cards["ours"].tolist() == [False, False, True, True]
+
+
+def test_a_record_that_is_missing_is_made_by_the_command_given(results_folder):
+    loading = partial(results.load_or_run, dataset="market1501", seeds=[3], identities=50, image_size=(64, 32))
+    with pytest.raises(RecordError) as error:
+        loading([BUC])
+    command = "reprolib run --recipe buc --dataset market1501 --seed 3 --identities 50 --image-size 64x32"
+    assert str(error.value).endswith(command)
+    with pytest.raises(RecordError, match=r'buc_weight_0\.7 on market1501, seed 3; set source = "run"$'):
+        loading([BUC.with_weight(0.7)])
+
+
+def test_a_setting_that_does_not_exist_is_refused(results_folder):
+    with pytest.raises(ValueError, match=r"unknown settings \['identites'\]"):
+        results.load_or_run([BUC], dataset="synthetic", identites=24)
 
 
 def test_two_records_of_one_seed_in_a_column_are_an_error_that_names_both_records(results_folder):

@@ -214,6 +214,19 @@ def test_state_of_other_code_or_versions_is_refused_by_name_and_fresh_starts_ove
     assert vars(tiny_run()) == vars(record)
 
 
+def test_a_first_stage_that_other_code_made_is_no_hindrance_to_a_run_that_was_never_begun(tiny_run, monkeypatch):
+    tiny_run()
+    monkeypatch.setattr(state, "SOURCE", "other")
+    record = tiny_run(OIM)
+    assert figures(tiny_run(OIM, fresh=True)) == figures(record)
+
+
+def test_a_finished_run_is_not_read_back_for_other_training_identities(tiny_run, tiny_split):
+    tiny_run()
+    with pytest.raises(StateError, match=r"train identities was '.+', is '.+'"):
+        tiny_run(split=replace(tiny_split, train_pids=tiny_split.train_pids[::-1].copy()))
+
+
 def test_state_evaluated_on_another_gallery_is_refused(tiny_run, tiny_split, monkeypatch):
     cut_off(monkeypatch, tiny_run, after=5)
     fewer = replace(tiny_split, gallery=tiny_split.gallery.take(range(40)))

@@ -26,6 +26,7 @@ __all__ = [
     "Tracklets",
     "check",
     "fingerprint",
+    "identities_fingerprint",
     "load_dataset",
     "require_usable",
     "summarize",
@@ -147,3 +148,8 @@ def fingerprint(tracklets: Tracklets, *, labels: bool = False) -> str:
         for file in tracklets.frames:
             digest.update(f"{file.parent.name}/{file.name}/{file.stat().st_size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def identities_fingerprint(split: Split) -> str:
+    """16 hex digits that change with the training identities, which diagnosis and the supervised bound take."""
+    return hashlib.blake2b(split.train_pids.astype("<i8").tobytes(), digest_size=8).hexdigest()

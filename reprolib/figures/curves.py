@@ -9,10 +9,18 @@ import pandas as pd
 from reprolib.figures.style import caption, color_of, label_of, legend, panels, save
 
 
-def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP")) -> None:
-    """Metrics in percent against the stage (BUC Fig. 3b, DBC Fig. 5); a band spans the seeds.
+def stage_curves(
+    data: pd.DataFrame,
+    name: str,
+    *,
+    metrics: Sequence[str] = ("rank-1", "mAP"),
+    labels: dict[str, str] | None = None,
+    level: tuple[str, float] | None = None,
+) -> None:
+    """Metrics in percent against the stage (BUC Fig. 3b, DBC Fig. 5), as far as all seeds go; a band spans the seeds.
 
     ``data`` is ``results.tidy(records)``: a row of panels for each of its columns, a panel for each metric.
+    ``labels`` are other names of recipes than the house's; ``level`` is a name and a value to draw across.
     """
     groups = list(dict.fromkeys(data["column"]))
     size = (3.6 * len(metrics), 2.6 * len(groups) + 0.4)
@@ -21,9 +29,12 @@ def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("ra
         part = data[data["column"] == group]
         for ax, metric in zip(row, metrics, strict=True):
             for recipe in dict.fromkeys(part["recipe"]):
-                curve = part[part["recipe"] == recipe].groupby("stage")[metric].agg(["mean", "min", "max"])
-                ax.plot(curve.index, curve["mean"], color=color_of(recipe), label=label_of(recipe), lw=1.6)
-                ax.fill_between(curve.index, curve["min"], curve["max"], color=color_of(recipe), alpha=0.18, lw=0)
+                seeds = part[part["recipe"] == recipe].pivot(index="stage", columns="seed", values=metric).dropna()
+                color, label = color_of(recipe), label_of(recipe, labels)
+                ax.plot(seeds.index, seeds.mean(axis=1), color=color, label=label, lw=1.6, zorder=3)
+                ax.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=color, alpha=0.12, lw=0)
+            if level:
+                ax.axhline(level[1], ls=":", lw=1.2, color="0.4", label=level[0])
             ax.set(xlabel="stage (times merged)", ylabel=f"{metric} (%)")
             ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         caption(row[0], group)
@@ -31,8 +42,17 @@ def stage_curves(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("ra
     save(name)
 
 
-def bars(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "mAP")) -> None:
-    """The stage kept of every recipe, one panel a column (dataset and backbone); dots are seeds."""
+def bars(
+    data: pd.DataFrame,
+    name: str,
+    *,
+    metrics: Sequence[str] = ("rank-1", "mAP"),
+    labels: dict[str, str] | None = None,
+) -> None:
+    """The stage kept of every recipe, one panel a column (dataset and backbone); dots are seeds.
+
+    ``labels`` are other names of recipes than the house's.
+    """
     data = data[data["kept"]]
     groups = list(dict.fromkeys(data["column"]))
     figure, axes = panels(len(groups), 3.8, 3)
@@ -43,7 +63,8 @@ def bars(data: pd.DataFrame, name: str, *, metrics: Sequence[str] = ("rank-1", "
             rows = part[part["recipe"] == recipe]
             for j, metric in enumerate(metrics):
                 place = j * (len(order) + 1) + k
-                ax.bar(place, rows[metric].mean(), color=color_of(recipe), label=label_of(recipe) if j == 0 else None)
+                label = label_of(recipe, labels) if j == 0 else None
+                ax.bar(place, rows[metric].mean(), color=color_of(recipe), label=label)
                 ax.plot([place] * len(rows), rows[metric], "o", ms=2.5, color="k", alpha=0.6)
         centers = [j * (len(order) + 1) + (len(order) - 1) / 2 for j in range(len(metrics))]
         ax.set_xticks(centers, [f"{m} (%)" for m in metrics])
@@ -57,7 +78,7 @@ def growth(data: pd.DataFrame, name: str) -> None:
     """Time and memory of a stage against N on log axes, a row of panels a machine; dashed, the O(N²) of DBC III-E.
 
     ``data`` is ``timings.growth(benchmarks)``. The dashed lines go through the last plain product, and are what all
-    distances take in float32.
+    distances take in float32. BUC's lines are broad, since those of DBC's program lie on them.
     """
     machines = list(dict.fromkeys(data["column"]))
     figure, axes = plt.subplots(len(machines), 2, figsize=(7.6, 3 * len(machines) + 0.5), squeeze=False)
@@ -70,13 +91,14 @@ def growth(data: pd.DataFrame, name: str) -> None:
                 style = {"ours": ("o-", ""), "literal loop": ("s:", ", literal loop")}.get(contender)
                 if style:
                     label = label_of(piece) + style[1]
-                    ax.plot(rows["N"], rows[quantity], style[0], ms=3, lw=1.4, color=color_of(piece), label=label)
+                    broad = {"lw": 4, "alpha": 0.45} if piece == "buc" else {"lw": 1.4}
+                    ax.plot(rows["N"], rows[quantity], style[0], ms=3, color=color_of(piece), label=label, **broad)
             sizes = np.sort(part["N"].unique())
             product = part[part["contender"] == "product"].groupby("N")["seconds"].median()
             if quantity == "seconds":
                 ax.plot(product.index, product, "o-", ms=2, lw=1, color="0.6", label="plain product")
             quadratic = product.iloc[-1] * (sizes / sizes[-1]) ** 2 if quantity == "seconds" else 4 * sizes**2 / 2**20
-            ax.plot(sizes, quadratic, "--", lw=1, color="0.3", label="O(N²)")
+            ax.plot(sizes, quadratic, "--", lw=1, color="0.3", label="N² (right: all distances in float32)")
             ax.set(xscale="log", yscale="log", xlabel="images N", ylabel=unit)
         caption(row[0], machine)
     legend(figure, axes)
@@ -88,13 +110,14 @@ def weight_curve(
 ) -> None:
     """The stage kept against λ (BUC Fig. 3a, DBC Fig. 4); ``weights`` gives the λ of each recipe's name.
 
-    The mean of the recipe ``flat``, which λ does not move, is dashed across.
+    Dots are seeds; a line joins their means where three λ or more were run. The recipe ``flat``, which λ does not
+    move, goes across: its mean, and a band that spans its seeds.
     """
     kept = data[data["kept"]]
     data = kept[kept["recipe"].isin(weights)].assign(weight=lambda d: d["recipe"].map(weights))
     groups = list(dict.fromkeys(data["column"]))
     size = (3.4 * len(metrics), 2.6 * len(groups) + 0.2)
-    figure, axes = plt.subplots(len(groups), len(metrics), figsize=size, squeeze=False)
+    figure, axes = plt.subplots(len(groups), len(metrics), figsize=size, squeeze=False, sharex=True)
     ticks = sorted(set(weights.values()))
     for row, group in zip(axes, groups, strict=True):
         part = data[data["column"] == group]
@@ -102,13 +125,16 @@ def weight_curve(
         for ax, metric in zip(row, metrics, strict=True):
             at = part["weight"].map(ticks.index)  # evenly spaced: λ spans decades and starts at 0
             mean = part.groupby(at)[metric].mean()
-            recipe = min(weights, key=len)
-            ax.plot(mean.index, mean, "-o", color=color_of(recipe), ms=4, lw=1.6, label=label_of(recipe))
+            recipe, line = min(weights, key=len), "-o" if len(mean) > 2 else "o"
+            ax.plot(mean.index, mean, line, color=color_of(recipe), ms=4, lw=1.6, label=label_of(recipe))
             ax.plot(at, part[metric], "o", ms=2.5, color="k", alpha=0.5)
             if len(level):
-                ax.axhline(level[metric].mean(), ls="--", lw=1.2, color=color_of(flat), label=label_of(flat))
+                values, color = level[metric], color_of(flat)
+                ax.axhline(values.mean(), lw=1.2, color=color, label=label_of(flat))
+                ax.axhspan(values.min(), values.max(), color=color, alpha=0.12, lw=0)
             ax.set_xticks(range(len(ticks)), [f"{t:g}" for t in ticks])
-            ax.set(xlabel="λ", ylabel=f"{metric} (%)")
+            ax.set(xlabel="λ", ylabel=f"{metric} (%)", xlim=(-0.4, len(ticks) - 0.6))
+            ax.tick_params(labelbottom=True)
         caption(row[0], group)
     if flat:
         legend(figure, axes)
@@ -122,9 +148,9 @@ def stages_and_clusters(data: pd.DataFrame, name: str) -> None:
     for ax, group in zip(axes, groups, strict=True):
         part = data[data["column"] == group].groupby("stage")[["rank-1", "mAP", "num_clusters"]]
         mean, low, high = part.mean(), part.min(), part.max()
-        for metric, color in (("rank-1", color_of("buc")), ("mAP", color_of("buc_released"))):
-            ax.plot(mean.index, mean[metric], color=color, label=f"{metric} (left)", lw=1.6)
-            ax.fill_between(mean.index, low[metric], high[metric], color=color, alpha=0.18, lw=0)
+        for metric, width in (("rank-1", 2), ("mAP", 1)):
+            ax.plot(mean.index, mean[metric], color=color_of("buc"), label=f"{metric} (left)", lw=width)
+            ax.fill_between(mean.index, low[metric], high[metric], color=color_of("buc"), alpha=0.18, lw=0)
         clusters = ax.twinx()
         clusters.plot(mean.index, mean["num_clusters"], color="0.6", ls="--", label="clusters (right)")
         clusters.set(ylabel="clusters", ylim=(0, None))
@@ -143,24 +169,29 @@ def long_tail(samples: dict[str, Sequence[int]], name: str) -> None:
         ax.hist(counts, bins=np.arange(0.5, max(counts) + 1.5), color="0.55")
         ax.axvline(np.mean(counts), color="k", lw=1, ls="--")
         ax.set(xlabel="training samples of an identity", ylabel="identities")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(plt.MaxNLocator(5, integer=True))
         caption(ax, dataset)
     save(name)
 
 
-def changes(tables: dict[str, pd.DataFrame], name: str) -> None:
-    """By how many points each change moves a result: a panel a table of ``audit.prices``, a row a change."""
-    longest = max(table["change"].nunique() for table in tables.values())
-    _, axes = plt.subplots(1, len(tables), figsize=(6.4 * len(tables), 0.34 * longest + 1), squeeze=False, sharex=True)
-    for ax, (column, table) in zip(axes[0], tables.items(), strict=True):
-        order = table.groupby("change", sort=False)["points"].mean().sort_values()
-        for place, (change, mean) in enumerate(order.items()):
-            points = table.loc[table["change"] == change, "points"]
+def changes(data: pd.DataFrame, name: str, *, of: str) -> None:
+    """By how many points each change moves a result of the recipe ``of``; dots are seeds, the bar is their mean.
+
+    ``data`` is ``audit.prices``: a panel for each of its columns, a row for each change, in its order.
+    """
+    groups, order = list(dict.fromkeys(data["column"])), list(dict.fromkeys(data["change"]))
+    size = (3.2 * len(groups) + 2.6, 0.34 * len(order) + 1)
+    _, axes = plt.subplots(1, len(groups), figsize=size, squeeze=False, sharex=True, sharey=True)
+    for ax, group in zip(axes[0], groups, strict=True):
+        for change, points in data[data["column"] == group].groupby("change")["points"]:
+            place = order.index(change)
+            ax.barh(place, points.mean(), height=0.5, color=color_of(of), alpha=0.6)
             ax.plot(points, [place] * len(points), "o", ms=3, color="k", alpha=0.5)
-            ax.plot([0, mean], [place, place], lw=5, color=color_of("dbc"), alpha=0.6, solid_capstyle="butt")
         ax.axvline(0, color="0.5", lw=0.8)
-        ax.set_yticks(range(len(order)), order.index)
-        ax.set(xlabel="points of rank-1", ylim=(-0.6, len(order) - 0.4))
-        caption(ax, column)
+        ax.set_yticks(range(len(order)), order)
+        ax.set(xlabel="points of rank-1", ylim=(len(order) - 0.4, -0.6))  # the first change on top
+        caption(ax, group)
     save(name)
 
 
@@ -170,8 +201,8 @@ def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
     figure, axes = panels(len(groups), 3.6, 2.8, sharey=True)
     for ax, group in zip(axes, groups, strict=True):
         part = data[data["panel"] == group].drop(columns="panel").groupby(level=0).mean()
-        for column, style in zip(part, ("-", "-", "--"), strict=False):
-            ax.plot(part.index, 100 * part[column], style, lw=1.6, label=column)
+        for column, style in zip(part, ({"color": "0.6"}, {"color": "k"}, {"color": "0.6", "ls": "--"}), strict=False):
+            ax.plot(part.index, 100 * part[column], lw=1.6, label=column, **style)
         ax.set(xlabel="stage (times merged)", ylabel=f"{of} (%)")
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         caption(ax, group)

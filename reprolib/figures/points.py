@@ -13,9 +13,9 @@ def sphere(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> N
     figure = plt.figure(figsize=(3.1 * len(panels), 3.1))
     u, v = np.mgrid[0 : 2 * np.pi : 25j, 0 : np.pi : 13j]
     for k, (caption, points, labels) in enumerate(panels):
-        ax = figure.add_subplot(1, len(panels), k + 1, projection="3d")
-        ax.plot_wireframe(np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v), color="0.85", lw=0.4)
-        ax.scatter(*points.T, c=labels, cmap="tab20", s=34, depthshade=True, edgecolor="k", linewidth=0.3)
+        ax = figure.add_subplot(1, len(panels), k + 1, projection="3d", computed_zorder=False)
+        ax.plot_wireframe(np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v), color="0.85", lw=0.4, zorder=1)
+        ax.scatter(*points.T, c=labels, cmap="tab20", s=34, depthshade=True, edgecolor="k", linewidth=0.3, zorder=2)
         ax.set_axis_off()
         ax.set_box_aspect((1, 1, 1), zoom=1.35)
         ax.text2D(0.5, 0.0, caption, transform=ax.transAxes, ha="center", fontsize=8)
@@ -23,16 +23,22 @@ def sphere(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> N
 
 
 def plane(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> None:
-    """Points of the plane by cluster, one panel each of (caption, (n, 2), (n,) labels); lines join a cluster."""
-    _, axes = plt.subplots(1, len(panels), figsize=(2.7 * len(panels), 2.5), squeeze=False)
-    palette = plt.get_cmap("tab10")
+    """Points of the plane by cluster, one panel each of (caption, (n, 2), (n,) labels); lines join a cluster.
+
+    A cluster has the color of its first point, so that one that does not change keeps it from panel to panel.
+    """
+    wide, high = np.ptp(np.concatenate([points for _, points, _ in panels]), axis=0)
+    _, axes = plt.subplots(
+        1, len(panels), figsize=(2.7 * len(panels), 2.7 * max(high / wide, 0.3) + 0.3), squeeze=False
+    )
+    palette = plt.get_cmap("tab20")
     for ax, (caption, points, labels) in zip(axes[0], panels, strict=True):
         for label in np.unique(labels):
             own = points[labels == label]
-            center = own.mean(0)
+            center, color = own.mean(0), palette(np.flatnonzero(labels == label)[0] % 20)
             for point in own:
-                ax.plot(*zip(center, point, strict=True), color=palette(label % 10), lw=1, alpha=0.6)
-            ax.scatter(*own.T, color=palette(label % 10), s=36, edgecolor="k", linewidth=0.4, zorder=3)
+                ax.plot(*zip(center, point, strict=True), color=color, lw=1, alpha=0.6)
+            ax.scatter(*own.T, color=color, s=36, edgecolor="k", linewidth=0.4, zorder=3)
         ax.set(xticks=[], yticks=[], aspect="equal")
         ax.margins(0.15)
         ax.spines[:].set_visible(True)
@@ -42,10 +48,10 @@ def plane(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> No
 
 
 def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np.ndarray, name: str) -> None:
-    """A t-SNE map (N, 2) colored by identity; a right and a wrong cluster circled, their images beside (BUC Fig. 4).
+    """A t-SNE map (N, 2) colored by identity; a right and a wrong cluster ringed, their images beside (BUC Fig. 4).
 
-    Green: the largest cluster of one identity alone. Red: of those that mix identities, the one whose second identity
-    has the most images.
+    The points of the two are ringed one by one: a circle around them would hold others. Green: the largest cluster of
+    one identity alone. Red: of those that mix identities, the one whose second identity has the most images.
     """
     right, wrong = example_clusters(pseudo_labels, pids)
     figure = plt.figure(figsize=(8.4, 4.6))
@@ -57,9 +63,7 @@ def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np
     ax.set_aspect("equal")
     for cluster, color, top in ((right, "tab:green", 0), (wrong, "tab:red", 2)):
         own = np.flatnonzero(pseudo_labels == cluster)
-        center = np.median(xy[own], axis=0)
-        radius = np.quantile(np.linalg.norm(xy[own] - center, axis=1), 0.8) + 0.02 * np.ptp(xy)
-        ax.add_patch(plt.Circle(center, radius, fill=False, color=color, lw=2))
+        ax.scatter(*xy[own].T, s=42, facecolor="none", edgecolor=color, linewidth=1.2)
         own = own[np.argsort(pids[own], kind="stable")]
         shown = own[np.linspace(0, len(own) - 1, min(8, len(own))).astype(int)]
         for k, image in enumerate(frames[shown]):

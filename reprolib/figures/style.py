@@ -6,18 +6,21 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 
 from reprolib import paths
+from reprolib.files import replacing
 
-# BUC blue, DBC orange; without regularizer the same hue lighter; released programs darker; the rest grey.
+# BUC blue, DBC orange; without regularizer the same hue lighter; released programs darker; other criteria in hues of
+# their own, beside blue; images sorted in a stronger hue than shuffled; the rest grey.
 COLORS = {
     "buc": "#1f77b4",
     "buc_unregularized": "#9ecae1",
     "buc_released": "#08306b",
-    "buc_maximum": "#6baed6",
-    "buc_centroid": "#4292c6",
+    "buc_unregularized_average": "#7bccc4",
+    "buc_maximum": "#6a51a3",
+    "buc_centroid": "#35978f",
     "dbc": "#e6550d",
     "dbc_unregularized": "#fdae6b",
     "dbc_released": "#7f2704",
-    "dbc_one_layer_head": "#fd8d3c",
+    "dbc_one_layer_head": "#e6ab02",
     "dbc_released_sorted": "#d7301f",
     "dbc_released_but_table_start": "#9e9ac8",
     "dbc_released_but_table_start_sorted": "#54278f",
@@ -34,20 +37,12 @@ LABELS = {
     "buc_unregularized": "BUC without regularizer",
     "buc_released": "BUC, released program",
     "buc_unregularized_average": "BUC without regularizer, mean distance",
-    "buc_maximum": "BUC, maximum linkage",
-    "buc_centroid": "BUC, centroid linkage",
+    "buc_maximum": "BUC, maximum distance",
+    "buc_centroid": "BUC, centroid distance",
     "dbc": "DBC",
     "dbc_unregularized": "DBC without regularizer",
     "dbc_released": "DBC, released program",
     "dbc_one_layer_head": "DBC with BUC's head",
-    "dbc_released_sorted": "the same, images sorted",
-    "dbc_released_but_table_start": "released, but zeros",
-    "dbc_released_but_table_start_sorted": "but zeros, images sorted",
-    "dbc_released_but_new_means": "released, but new means",
-    "dbc_released_but_new_means_sorted": "but new means, images sorted",
-    "buc_sorted": "BUC, images sorted",
-    "buc_but_stale_means": "BUC, but stale means",
-    "buc_but_stale_means_sorted": "but stale means, images sorted",
     "buc_ward": "Ward",
     "oim": "OIM (no merging)",
     "supervised": "supervised",
@@ -59,9 +54,9 @@ def color_of(recipe: str):
     return COLORS.get(recipe.removesuffix("_cifar10")) or plt.get_cmap("Dark2")(zlib.crc32(recipe.encode()) % 8)
 
 
-def label_of(recipe: str) -> str:
-    """What a legend calls the recipe; one that the house does not know by its name."""
-    return LABELS.get(recipe.removesuffix("_cifar10"), recipe)
+def label_of(recipe: str, others: dict[str, str] | None = None) -> str:
+    """What a legend calls the recipe, ``others`` before the house's; one that neither knows by its name."""
+    return (others or {}).get(recipe) or LABELS.get(recipe.removesuffix("_cifar10"), recipe)
 
 
 def use_style() -> None:
@@ -82,9 +77,10 @@ def use_style() -> None:
 
 def save(name: str) -> None:
     """Save the current figure as ``results/figures/<name>.png`` and show it."""
-    paths.FIGURES.mkdir(parents=True, exist_ok=True)
-    plt.gcf().savefig(paths.FIGURES / f"{name}.png", metadata={"Software": None})
+    with replacing(paths.FIGURES / f"{name}.png") as partial:
+        plt.gcf().savefig(partial, format="png", metadata={"Software": None})
     plt.show()
+    plt.close()
 
 
 def caption(ax, text: str) -> None:

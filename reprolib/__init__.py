@@ -6,11 +6,12 @@ are merged into pseudo-labels, pseudo-labels train the model against the lookup 
 
 from reprolib.datasets import load_dataset
 from reprolib.evaluation import Ranking, rank_from_distances, rank_gallery
+from reprolib.extraction import extract_features
 from reprolib.memory import LookupTable, repelled_loss
 from reprolib.merging import merge_clusters
 from reprolib.pipeline import run
 from reprolib.recipe import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, Criterion, Recipe
-from reprolib.record import RunRecord
+from reprolib.record import RunRecord, load_record
 
 __all__ = [
     "BUC",
@@ -23,7 +24,9 @@ __all__ = [
     "Ranking",
     "Recipe",
     "RunRecord",
+    "extract_features",
     "load_dataset",
+    "load_record",
     "merge_clusters",
     "rank_from_distances",
     "rank_gallery",

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,14 @@ def execute(
     own |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
     everything = os.environ | own | (environment or {})
     done = subprocess.run(command, env=everything, cwd=paths.NOTEBOOKS, capture_output=True, text=True)
-    return None if done.returncode == 0 else done.stderr[-2000:] or f"ended with status {done.returncode}"
+    return None if done.returncode == 0 else _last_error(done.stderr) or f"ended with status {done.returncode}"
+
+
+def _last_error(text: str) -> str:
+    """What the last exception says, without the trace that leads to it: the executed copy has that."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
+    found = list(re.finditer(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*", plain, flags=re.MULTILINE))
+    return (plain[found[-1].start() :] if found else plain).strip()[-2000:]
 
 
 def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> dict[str, str]:

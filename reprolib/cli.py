@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,7 +30,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(p.isdecimal() and int(p) > 0 for p in parts):
-        raise typer.BadParameter(f"{text!r}: give HEIGHTxWIDTH, for example 256x128")
+        raise typer.BadParameter(f"{text!r}: give HEIGHTxWIDTH, for example 256x128", param_hint="--image-size")
     return int(parts[0]), int(parts[1])
 
 
@@ -40,16 +41,34 @@ def _require_engine(engine: str, address: str | None) -> None:
         raise typer.BadParameter("give --engine ray or start it by torchrun, not both", param_hint="--engine")
 
 
+def _warn(message, *_, **__) -> None:
+    typer.secho(f"warning: {message}", fg="yellow", err=True)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from reprolib.record import own_version
+
+        typer.echo(f"reprolib {own_version()}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say it.")] = False,
+) -> None:
     """BUC and DBC, two papers on unsupervised person re-identification, reproduced."""
+    warnings.showwarning = _warn  # a user is not helped by our line of code
 
 
 @app.command()
 def run(
     recipes: Annotated[str, typer.Option("--recipe", "--recipes", help=f"One or more of {', '.join(RECIPES)}.")],
     dataset: Annotated[
-        str, typer.Option(help="synthetic, synthetic-video, market1501, dukemtmc-reid, mars, ...")
+        str,
+        typer.Option(
+            help="synthetic, synthetic-video, market1501, dukemtmc-reid, mars, dukemtmc-videoreid or cifar10."
+        ),
     ] = "synthetic",
     data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
     backbone: Annotated[
@@ -58,7 +77,9 @@ def run(
     weights: Annotated[
         str | None, typer.Option(help="imagenet, none, catalogue (synthetic), or a local .pth or .safetensors file.")
     ] = None,
-    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH [256x128; synthetic 64x32].")] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH [256x128; synthetic 64x32, cifar10 32x32].")
+    ] = None,
     identities: Annotated[int | None, typer.Option(help="Train on so many identities, drawn at random.")] = None,
     samples: Annotated[int | None, typer.Option(help="Train on so many images, or tracklets, drawn at random.")] = None,
     seeds: Annotated[
@@ -71,11 +92,19 @@ def run(
     compiled: Annotated[
         bool, typer.Option("--compiled", help="Backbone by torch.compile: on a GPU a minute first, then faster.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Start over: forget the run's record and state, and the first stage that it shares."
+        ),
+    ] = False,
     engine: Engine = "here",
     address: Address = None,
 ) -> None:
     """Train recipes on one dataset, with every seed; goes on where an earlier call was cut off.
+
+    A run that is finished already is read back. Records go to results/runs of the checkout and weights to
+    results/state; the environment's REPROLIB_RESULTS names another folder than results.
 
     Several recipes or seeds are separated by commas: --recipes buc,dbc --seeds 0,1,2
     One model on N GPUs: torchrun --nproc-per-node=N -m reprolib run ...
@@ -84,7 +113,8 @@ def run(
     from reprolib.team import is_first
 
     _require_engine(engine, address)
-    names, numbers = recipes.split(","), seeds.split(",")
+    names = [name.strip().lower() for name in recipes.split(",")]
+    numbers = [number.strip() for number in seeds.split(",")]
     if unknown := [name for name in names if name not in RECIPES]:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
     if not all(number.isdecimal() for number in numbers):
@@ -110,11 +140,20 @@ def run(
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
     for record in records if is_first() else []:
-        best = record.best
-        typer.echo(
-            f"{record.name}: stage {record.selected} of 0-{len(record.stages) - 1}, "
-            f"rank-1 {best['rank-1']:.1%}, mAP {best['mAP']:.1%} (step sum {best['mAP_step']:.1%})"
-        )
+        typer.echo(_told(record))
+
+
+def _told(record) -> str:
+    """What a run gave, by which stage, and where the record is."""
+    from reprolib import paths
+
+    best, recipe, made = record.best, record.settings["recipe"], record.provenance
+    return (
+        f"{recipe['name']}, seed {record.settings['seed']}: rank-1 {best['rank-1']:.1%}, mAP {best['mAP']:.1%} "
+        f"({best['mAP_step']:.1%} by step sum) at stage {record.selected} of 0-{len(record.stages) - 1}, "
+        f"kept by {recipe['selection']}; made {made['date']} at commit {made['commit']}\n"
+        f"  {paths.RUNS / record.name}.json"
+    )
 
 
 @app.command()
@@ -131,7 +170,9 @@ def reproduce(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each recipe, with seeds 0, 1, ...")] = 1,
     identities: Annotated[
         int | None,
-        typer.Option(help=f"Train on so many identities, 0 for all [synthetic: {EMBEDDED_IDENTITIES}; else all]."),
+        typer.Option(
+            help=f"Train on so many identities, 0 for all. Unsaid: all, but {EMBEDDED_IDENTITIES} of synthetic."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another parameter of the notebooks: name=value.")
@@ -144,10 +185,10 @@ def reproduce(
 ) -> None:
     """Run the notebooks by papermill; print each claim with its verdict, here and from the repository's records.
 
-    Those have all embedded people, three seeds and real data. With --engine ray the runs that they ask for are trained
-    on a cluster first.
+    Those were trained on all 45 synthetic people, with three seeds, and on real data. With --engine ray the runs that
+    they ask for are trained on a cluster first.
     """
-    from reprolib import batch, cluster, paths, results
+    from reprolib import batch, cluster, paths, plan, results
 
     _require_engine(engine, address)
     try:
@@ -176,21 +217,26 @@ def reproduce(
             wanted = batch.wanted(chosen, values)
             typer.echo(f"the notebooks ask for {len(wanted)} runs")
             cluster.train(wanted, address=address, results=batch.REPRODUCED)
+        if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
+            tried = given | {"weights": given["weights"] or "none"}  # nothing is pretrained for it
+            plan.make_plan(RECIPES["buc"], dataset, **tried)  # what cannot be is said before anything is executed
         begun = time.time() - 1  # the clock of files may lag behind
         failures = batch.reproduce(chosen, values)
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
-    typer.echo(f"executed notebooks, records, verdicts and figures: {batch.REPRODUCED.relative_to(paths.ROOT)}")
     stored = results.scorecard(paths.STORED_VERDICTS).set_index(["exhibit", "claim"])["verdict"]
-    typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<20} claim")
-    for row in results.scorecard(batch.REPRODUCED / "verdicts", since=begun).itertuples():
+    concluded = results.scorecard(batch.REPRODUCED / "verdicts", since=begun)
+    if len(concluded):
+        typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<20} claim")
+    for row in concluded.itertuples():
         typer.echo(f"{row.verdict:<15} {stored.get((row.exhibit, row.claim), ''):<15} {row.exhibit:<20} {row.claim}")
-    if few:
+    if few and len(concluded):
         typer.echo(f"here: {identities} of 45 people, {seeds} seed(s), few λ: that all works is seen, not what holds")
-    for name, error in failures.items():
-        typer.secho(f"failed: {name}\n{error}", fg="red", err=True)
+    typer.echo(f"executed notebooks, records, verdicts and figures: {batch.REPRODUCED}")
     typer.echo("all of it as a page: reprolib report --source run")
+    for name, error in failures.items():
+        typer.secho(f"failed: {name}: {error}\n  its trace: {batch.REPRODUCED / 'executed' / name}", fg="red", err=True)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -201,7 +247,6 @@ def report(
     ] = "stored",
 ) -> None:
     """Make results/report/index.html: the scorecard, every notebook, every figure; it needs no network."""
-    from reprolib import paths
     from reprolib.report import build
 
     try:
@@ -209,7 +254,7 @@ def report(
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
-    typer.echo(index.relative_to(paths.ROOT))
+    typer.echo(index)
 
 
 @app.command()
@@ -218,7 +263,10 @@ def check_data(
     data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every image.")] = False,
 ) -> None:
-    """Say what is there of a dataset, what is missing or corrupt, and where to get it."""
+    """Say what is there of a dataset, what is missing or corrupt, and where to get it.
+
+    The status is 0 if all is as published. Of a part of a dataset it is 1, and a run on it is possible all the same.
+    """
     from reprolib import datasets
 
     try:

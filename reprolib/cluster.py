@@ -92,7 +92,7 @@ def _connected(address: str | None) -> Iterator:
         import ray
         import ray.util.scheduling_strategies
     except ImportError as error:
-        raise ClusterError("Ray is not installed: make setup, or pip install 'reprolib[cluster]'") from error
+        raise ClusterError("Ray is not installed: make setup, or in the checkout pip install '.[cluster]'") from error
     if ray.is_initialized():
         yield ray
         return

@@ -1,16 +1,21 @@
 """Images -> features, in eval mode and at a large batch."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from reprolib.devices import autocast, computing_in, keeping_freed_memory
-from reprolib.images import Images, crop_and_resize, whole_boxes
+from reprolib.devices import autocast, choose_device, computing_in, keeping_freed_memory
+from reprolib.images import Images, crop_and_resize, load_images, whole_boxes
 from reprolib.model import Model, Output
+from reprolib.recipe import Recipe
+from reprolib.record import RecordError, RunRecord
+from reprolib.state import load_weights, run_folder
 
 
 @keeping_freed_memory()
@@ -62,6 +67,39 @@ def extract(
     output = model.embed(pooled)
     model.train(training)
     return output
+
+
+def extract_features(
+    record: RunRecord,
+    frames: Sequence[str | Path] | np.ndarray,
+    *,
+    starts: np.ndarray | None = None,
+    device: str | torch.device | None = None,
+) -> Tensor:
+    """Features (n, D), unit rows, of images by the network of the stage that a run kept, on the host.
+
+    Args:
+        record: of a run whose weights are on this disk, under ``results/state``.
+        frames: names of image files, or (N, h, w, 3) uint8.
+        starts: (n + 1,) where each tracklet's frames begin, and the end; None: every frame is one of its own.
+        device: as for :func:`reprolib.run`; the products are float32's on any.
+
+    Raises:
+        RecordError: the weights are not there.
+        ImageError: a frame that cannot be read.
+    """
+    folder = run_folder(record.name) / f"stage_{record.kept:02}"
+    if not (folder / "model.safetensors").exists():
+        raise RecordError(f"{record.name}: its weights are not here; train it again: reprolib run --fresh ...")
+    device, size = choose_device(device), tuple(record.settings["image_size"])
+    recipe = Recipe(**record.settings["recipe"] | {"criterion": None})  # the network knows nothing of it
+    with torch.random.fork_rng([]):  # first weights are drawn, and not used
+        model = Model(recipe, backbone=record.settings["backbone"], weights="none")
+    load_weights(folder, model)
+    images = load_images(frames if isinstance(frames, np.ndarray) else tuple(map(Path, frames)), size)
+    starts = np.arange(len(frames) + 1) if starts is None else starts
+    how = {"image_size": size, "device": device, "frames_at_most": recipe.frames_at_most}
+    return extract(model.place(device), images.to(device), starts, **how).feature.cpu().clone()
 
 
 def _resized(images: Images, index: Tensor, box: Tensor, image_size: tuple[int, int]) -> Tensor:

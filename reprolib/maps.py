@@ -8,13 +8,9 @@ from sklearn.manifold import TSNE
 
 from reprolib import paths
 from reprolib.datasets import Split
-from reprolib.extraction import extract
+from reprolib.extraction import extract_features
 from reprolib.files import replacing
-from reprolib.images import load_images
-from reprolib.model import Model
-from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord
-from reprolib.state import load_weights, run_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +21,7 @@ class FeatureMap:
     nearest: np.ndarray  # (N,) int64, each sample's nearest one of another camera in the feature space itself
 
 
-def feature_map(record: RunRecord, recipe: Recipe, split: Split, *, source: str = "stored") -> FeatureMap:
+def feature_map(record: RunRecord, split: Split, *, source: str = "stored") -> FeatureMap:
     """The map of a run: read from ``results/maps`` ("stored"), or made from the weights that the run left ("run").
 
     ``split`` is the dataset that the run was trained on, its identities drawn as in the run.
@@ -39,24 +35,11 @@ def feature_map(record: RunRecord, recipe: Recipe, split: Split, *, source: str 
             raise RecordError(f'{record.name}: no stored map; set source = "run"')
         with np.load(file) as content:
             return FeatureMap(content["xy"], content["nearest"])
-    features = kept_features(record, recipe, split)
+    features = extract_features(record, split.train.frames, starts=split.train.starts, device="cpu")
     made = FeatureMap(_tsne(features), _nearest(features, split.train.camids))
     with replacing(paths.MAPS / f"{record.name}.npz") as partial, partial.open("wb") as file:
         np.savez_compressed(file, xy=made.xy, nearest=made.nearest)
     return made
-
-
-def kept_features(record: RunRecord, recipe: Recipe, split: Split) -> torch.Tensor:
-    """Features (N, D) of the training set by the weights of the stage kept, on the CPU, in float32."""
-    folder = run_folder(record.name) / f"stage_{record.selected:02}"
-    if not (folder / "model.safetensors").exists():
-        raise RecordError(f"{record.name}: its weights are not here; train it again: reprolib run --fresh ...")
-    device, size = torch.device("cpu"), tuple(record.settings["image_size"])
-    model = Model(recipe, backbone=record.settings["backbone"], weights="none", freeze_stem=split.is_video)
-    load_weights(folder, model)
-    images = load_images(split.train.frames, size)
-    how = {"image_size": size, "device": device, "frames_at_most": recipe.frames_at_most}
-    return extract(model.place(device), images, split.train.starts, **how).feature
 
 
 def _tsne(features: torch.Tensor) -> np.ndarray:

@@ -145,11 +145,19 @@ def require_backbone(name: str) -> None:
         raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}")
 
 
+def require_weights(weights: str, name: str) -> None:
+    """ValueError for what is neither "imagenet", "none" nor a file."""
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        choices = f"'imagenet', 'none', 'catalogue' or a .pth or .safetensors file of {name}"
+        raise ValueError(f"{weights}: no such weights; give {choices}")
+
+
 def load_backbone(name: str, weights: str) -> Backbone:
     """A torchvision network by name: ``weights`` as for :class:`Model`."""
     import torchvision  # as long as torch itself to import, and only who trains needs it
 
     require_backbone(name)
+    require_weights(weights, name)
     small, of_torchvision = name.endswith("-cifar"), name.removesuffix("-cifar")
     if small and weights == "imagenet":
         raise ValueError(f"{name} has no ImageNet weights; give 'none', or a file of its own")
@@ -173,7 +181,9 @@ def load_backbone(name: str, weights: str) -> Backbone:
 
 def _load_weights(network: nn.Module, file: Path, name: str) -> None:
     if not file.is_file():
-        raise ValueError(f"{file}: no such weights; give 'imagenet', 'none' or a .pth or .safetensors file of {name}")
+        raise ValueError(
+            f"{file}: no such weights; give 'imagenet', 'none', 'catalogue' or a .pth or .safetensors file of {name}"
+        )
     try:
         if file.suffix == ".safetensors":
             state = load_file(file)
@@ -183,7 +193,8 @@ def _load_weights(network: nn.Module, file: Path, name: str) -> None:
     except UnpicklingError as error:  # its own text tells how to run the code
         raise ValueError(f"{file}: refused, for it holds more than tensors; give a state_dict of {name}") from error
     except Exception as error:  # a damaged file fails in any way
-        raise ValueError(f"{file}: not weights of {name}, give such: {str(error)[:300]}") from error
+        what = f"{type(error).__name__}: {str(error)[:300]}"
+        raise ValueError(f"{file}: not weights of {name}, give such: {what}") from error
     lost = [k for k in report.missing_keys if not k.startswith(("fc.", "classifier."))]
     if lost or report.unexpected_keys:
         raise ValueError(

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
-RESULTS = Path(os.environ.get("REPROLIB_RESULTS", ROOT / "results")).resolve()
+RESULTS = Path(os.environ.get("REPROLIB_RESULTS", ROOT / "results")).expanduser().resolve()  # read once, at import
 RUNS = RESULTS / "runs"  # one JSON record a run; committed
 STORED_RUNS = ROOT / "results" / "runs"  # the records that the repository comes with
 STORED_UNFINISHED = ROOT / "results" / "unfinished"  # records of runs that were cut off, as far as they went; committed

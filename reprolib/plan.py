@@ -10,8 +10,8 @@ from reprolib import paths
 from reprolib.datasets import Split, fingerprint, identities_fingerprint, load_dataset, require_usable
 from reprolib.devices import choose_device, choose_precision
 from reprolib.files import locked
-from reprolib.images import Images, load_images
-from reprolib.model import describe_weights, require_backbone
+from reprolib.images import SMALLEST, Images, load_images
+from reprolib.model import describe_weights, require_backbone, require_weights
 from reprolib.pretraining import catalogue_weights
 from reprolib.recipe import Recipe
 from reprolib.record import run_name
@@ -79,6 +79,8 @@ def make_plan(
     data_root: str | Path | None = None,
 ) -> Plan:
     """The arguments of :func:`reprolib.run` with every default in its place; ValueError for what cannot be."""
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{recipe!r} is no Recipe: give reprolib.BUC, or another")
     device = choose_device(device)
     precision = choose_precision(precision, device)
     if backbone:
@@ -93,10 +95,11 @@ def make_plan(
     require_usable(split)
     _require_trainable(recipe, split)
     default = NETWORKS.get(split.name, PAPERS_NETWORK)
-    backbone, image_size = backbone or default[0], tuple(image_size or default[2])
+    backbone, image_size = backbone or default[0], _checked_size(image_size or default[2])
     weights, source = weights or default[1], ""
     if weights == "catalogue":
         weights, source = str(catalogue_weights(backbone, image_size=image_size)), "catalogue "
+    require_weights(weights, backbone)
     settings = {
         "dataset": split.name,
         "fingerprint": fingerprint(split.train),
@@ -111,6 +114,13 @@ def make_plan(
     settings |= {"samples": samples} if samples is not None else {}  # unsaid: all
     settings |= {"precision": precision} if precision != "float32" else {}  # unsaid: float32
     return Plan(recipe, split, settings, weights, device, compiled)
+
+
+def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    sides = tuple(image_size) if isinstance(image_size, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= SMALLEST for side in sides):
+        raise ValueError(f"image_size={image_size!r}: give (height, width), of {SMALLEST} pixels at least")
+    return sides
 
 
 def _require_trainable(recipe: Recipe, split: Split) -> None:

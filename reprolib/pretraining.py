@@ -27,6 +27,7 @@ def catalogue_weights(backbone: str, *, image_size: tuple[int, int]) -> Path:
         return file
     with locked(file):
         if not file.exists():  # nobody was faster
+            print(f"{backbone} is pretrained on the catalogue, once: half a minute on one core", flush=True)
             state = {k: v.contiguous() for k, v in pretrain(backbone, image_size).state_dict().items()}
             with replacing(file) as partial:
                 partial.write_bytes(save(state))

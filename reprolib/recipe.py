@@ -4,18 +4,21 @@ The default follows the paper where it speaks and the released program where the
 anything: ``dataclasses.replace(BUC, merge_percent=0.1)``.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
 
 def _check_choices(settings) -> None:
-    """Raise ValueError where a field annotated ``Literal[...]`` holds another value."""
+    """Raise ValueError where a field holds another type, or another choice, than it is annotated with."""
+    kinds = {int: int, float: int | float, str: str}
     for f in fields(settings):
-        choices = get_args(f.type) if get_origin(f.type) is Literal else None
-        if choices and getattr(settings, f.name) not in choices:
-            options = ", ".join(map(repr, choices))
-            raise ValueError(f"{f.name}={getattr(settings, f.name)!r} is not one of {options}")
+        value, choices = getattr(settings, f.name), get_args(f.type) if get_origin(f.type) is Literal else None
+        if choices and value not in choices:
+            raise ValueError(f"{f.name}={value!r} is not one of {', '.join(map(repr, choices))}")
+        if f.type in kinds and (isinstance(value, bool) or not isinstance(value, kinds[f.type])):
+            raise ValueError(f"{f.name}={value!r} must be of type {f.type.__name__}")
 
 
 LINKAGES = ("minimum", "maximum", "centroid", "average")
@@ -97,6 +100,13 @@ class Recipe:
     def __post_init__(self):
         """Check every choice and range."""
         _check_choices(self)
+        if not re.fullmatch(r"[\w.+-]+", self.name):
+            raise ValueError(f"name={self.name!r}: files bear it; take letters, digits, '.', '-', '+' and '_'")
+        if not isinstance(self.criterion, Criterion | None):
+            raise ValueError(f"criterion={self.criterion!r} must be a Criterion, or None for no merging")
+        for name in ("learning_rate", "later_learning_rate", "backbone_rate", "momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must be finite and not negative")
         if not 0 < self.merge_percent < 1:
             raise ValueError(f"merge_percent={self.merge_percent} must lie between 0 and 1")
         if not 0 < self.temperature < float("inf"):

@@ -40,9 +40,14 @@ class RunRecord:
     @property
     def best(self) -> dict:
         """The metrics of the stage kept."""
+        return self.stages[self.kept]["metrics"]
+
+    @property
+    def kept(self) -> int:
+        """The stage kept."""
         if self.selected is None:
             raise RecordError(f"{self.name}: the run is not finished; the same command goes on with it")
-        return self.stages[self.selected]["metrics"]
+        return self.selected
 
     def curve(self, metric: str) -> list[float]:
         """One metric of every stage."""
@@ -56,14 +61,14 @@ class RunRecord:
         return file
 
 
-def load_record(file: Path) -> RunRecord:
-    """Read a record.
+def load_record(file: str | Path) -> RunRecord:
+    """Read a record, such as ``results/runs/synthetic_buc_….json``.
 
     Raises:
         RecordError: not a record, one of another format, or one that was edited.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise RecordError(f"{file}: a record of another version of reprolib; delete it and run again")
         if content["checksum"] != stamped(content)["checksum"]:

@@ -225,7 +225,7 @@ def test_cifar10_class_folders_are_read_as_files(tmp_path):
     draw_dataset("cifar10", tmp_path)
     split = load("cifar10", tmp_path, train_order="sorted")
     assert names(split.train) == [["0000.jpg"], ["0001.png"]] * 2
-    assert split.images == "JPEG"  # published as pixels: a record has to say it
+    assert split.images == "JPEG, not as published"  # published as pixels, and more: a record has to say it
     assert split.train_pids.tolist() == split.gallery.pids.tolist() == split.query.pids.tolist() == [0, 0, 1, 1]
 
 
@@ -234,7 +234,7 @@ def test_cifar10_gallery_is_the_training_set_and_no_match_is_passed_over(tmp_pat
     split = load("cifar10", tmp_path)
     assert set(split.query.camids) == {0}
     assert set(split.gallery.camids) == {1}
-    assert split.images == ""
+    assert split.images == "not as published"  # of its own pixels, but few
 
 
 # Laws
@@ -459,7 +459,7 @@ def test_everything_wrong_is_said_at_once(tmp_path):
         f"{folder}/bounding_box_train/IMG_0001.jpg: no file of this dataset has such a name; move it",
         f"{folder}/bounding_box_test/0001_c2s1_000301_00.jpg: empty or unreadable; take it from",
         f"{folder}/bounding_box_test/0001_c2s1_000302_00.jpg: empty or unreadable; take it from",
-        "`reprolib check-data market1501`",
+        f"`reprolib check-data market1501 --data-root {tmp_path}` says more",
     ):
         assert line in str(error.value)
 

@@ -60,6 +60,15 @@ def merge(linkage):
     merge_clusters(torch.rand(4, 3), torch.arange(4), criterion=Criterion(linkage), merges_per_stage=1)
 
 
+def of_train(**changes):
+    split = make_split()
+    return replace(split, train=replace(split.train, **changes))
+
+
+def of_split(**changes):
+    return replace(make_split(), **changes)
+
+
 def fractions(split):
     return replace(split, train=replace(split.train, frames=split.train.frames.astype(np.float32) / 255))
 
@@ -233,7 +242,12 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "a damaged cache",
         lambda f, p: load_images((photo(f),), SIZE, cache=cached(f, b"no array")),
-        r"cache\.npy: .*delete it, it is made anew",
+        r"cache\.npy: .*delete it and cache\.sizes\.npy, they are made anew",
+    ),
+    (
+        "an empty cache",
+        lambda f, p: load_images((photo(f),), SIZE, cache=cached(f, b"")),
+        r"cache\.npy: .*delete it and cache\.sizes\.npy, they are made anew",
     ),
     # Datasets
     (
@@ -256,7 +270,7 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "a split without a gallery",
         lambda f, p: run(replace(make_split(), gallery=make_split().gallery.take([]))),
-        "0 gallery images that count; unpack",
+        "0 gallery images that count; give some, or unpack",
     ),
     (
         "an identity in training and test",
@@ -353,7 +367,51 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         lambda f, p: load_backbone("resnet19", "none"),
         "'resnet19' is not one of resnet50, resnet18",
     ),
+    # Splits of one's own
+    ("cameras of one too few", lambda f, p: of_train(camids=[0] * 47), r"camids has shape \(47,\) for 48 tracklets"),
+    ("cameras that are names", lambda f, p: of_train(camids=["a"] * 48), "camids is <U1: give integers"),
+    (
+        "tracklets of no frame",
+        lambda f, p: of_train(starts=[0, *range(48)]),
+        "starts: give where each tracklet's frames",
+    ),
+    (
+        "frames beyond the end",
+        lambda f, p: of_train(starts=range(1, 50)),
+        "starts: give where .* in rising order from 0",
+    ),
+    (
+        "starts of one too few",
+        lambda f, p: of_train(starts=range(48), camids=[0] * 47),
+        "starts ends at 47, .* 48 frames",
+    ),
+    (
+        "images in a list",
+        lambda f, p: of_train(frames=[np.zeros((32, 16, 3))] * 48),
+        "frames: give names of image files",
+    ),
+    ("identities of one too few", lambda f, p: of_split(train_pids=[0] * 47), r"train_pids has shape \(47,\) for 48"),
+    (
+        "identities that nobody knows",
+        lambda f, p: of_split(train_pids=None),
+        "train_pids: where nobody knows them give",
+    ),
+    ("a name that is a path", lambda f, p: of_split(name="../x"), r"name '\.\./x': files bear it; take letters"),
+    (
+        "a file that is gone",
+        lambda f, p: run(of_train(frames=[f / "x.jpg"] * 48)),
+        r"x\.jpg: cannot be read \(No such file",
+    ),
+    ("no recipe", lambda f, p: reprolib.run("buc", make_split()), "'buc' is no Recipe: give reprolib"),
+    ("one side", lambda f, p: run(image_size=64), r"image_size=64: give \(height, width\), of 8 pixels at least"),
+    ("a size in words", lambda f, p: run(image_size="64x32"), r"image_size='64x32': give \(height, width\)"),
+    ("a size that shows nobody", lambda f, p: run(image_size=(4, 4)), r"image_size=\(4, 4\): give .* of 8 pixels"),
+    ("a folder that is a file", lambda f, p: load(photo(f)), r"photo\.jpg: a file; name the folder that holds it"),
     # Recipes
+    ("half a sample", lambda f, p: replace(BUC, batch_size=16.5), r"batch_size=16\.5 must be of type int"),
+    ("a rate below 0", lambda f, p: replace(BUC, learning_rate=-1), "learning_rate=-1 must be finite and not negative"),
+    ("a criterion in words", lambda f, p: replace(BUC, criterion="minimum"), "criterion='minimum' must be a Criterion"),
+    ("a recipe that is a path", lambda f, p: replace(BUC, name="a/b"), "name='a/b': files bear it; take letters"),
     ("merge_percent 0", lambda f, p: replace(BUC, merge_percent=0), "merge_percent=0 must lie between 0 and 1"),
     ("merge_percent 1", lambda f, p: replace(BUC, merge_percent=1), "merge_percent=1 must lie between 0 and 1"),
     (

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_split
 from PIL import Image
 
@@ -14,7 +15,7 @@ from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, paths, pipeline
 from reprolib.assessment import select_stage
 from reprolib.audit import repaired
 from reprolib.datasets import Split
-from reprolib.record import load_record
+from reprolib.record import RecordError, load_record
 
 pytestmark = pytest.mark.usefixtures("results_folder", "tiny_network")
 QUICK = {"merge_percent": 0.25, "first_stage_epochs": 2, "embedding_dim": 32}
@@ -104,6 +105,23 @@ def test_a_finished_run_is_read_not_trained_again(tiny_split, monkeypatch):
     record = run(BUC, tiny_split)
     monkeypatch.setattr(pipeline, "prepare", None)
     assert asdict(run(BUC, tiny_split)) == asdict(record)
+
+
+def test_features_of_images_are_those_that_the_stage_kept_was_ranked_by(tiny_split):
+    record = run(BUC, tiny_split)
+    query, gallery = tiny_split.query, tiny_split.gallery
+    features = [reprolib.extract_features(record, part.frames, device="cpu") for part in (query, gallery)]
+    assert torch.linalg.vector_norm(features[0], dim=1) == pytest.approx(np.ones(len(query)), abs=1e-5)
+    ids = {"query_pids": query.pids, "gallery_pids": gallery.pids}
+    ids |= {"query_camids": query.camids, "gallery_camids": gallery.camids}
+    assert reprolib.rank_gallery(*features, **ids).mean_ap == record.best["mAP"]
+
+
+def test_features_by_a_record_without_its_weights_are_an_error_that_says_so(tiny_split):
+    record = run(BUC, tiny_split)
+    shutil.rmtree(paths.STATE)
+    with pytest.raises(RecordError, match="its weights are not here; train it again"):
+        reprolib.extract_features(record, tiny_split.query.frames)
 
 
 def test_the_record_carries_its_provenance_and_no_path(tiny_split):

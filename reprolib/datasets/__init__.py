@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from copy import deepcopy
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -98,11 +98,14 @@ def _load(name: str, root: str | Path | None) -> Split:
     split = READERS[name](folder, problems)
     if problems:
         lines = [f"{source.title} cannot be used as it is: {len(problems):,} problem(s)", *problems[:5]]
-        raise DatasetError(printable("\n  ".join([*lines, f"`reprolib check-data {name}` says more"])))
-    for part, there in count(split, has_distractors=source.has_distractors).items():
-        if there != (published := source.counts[part]):
-            warnings.warn(f"{folder}: {part} has {there}; published: {published}", stacklevel=3)
-    return split
+        where = f" --data-root {root}" if root else ""
+        raise DatasetError(printable("\n  ".join([*lines, f"`reprolib check-data {name}{where}` says more"])))
+    there = count(split, has_distractors=source.has_distractors)
+    if there == source.counts:
+        return split
+    others = [f"{k} has {there[k]}; published: {v}" for k, v in source.counts.items() if there[k] != v]
+    warnings.warn("\n  ".join([f"{folder}: not {source.title} as published", *others]), stacklevel=3)
+    return replace(split, images=", ".join(filter(None, [split.images, "not as published"])))
 
 
 def check(name: str, root: str | Path | None = None, *, deep: bool = False) -> Report:
@@ -146,8 +149,15 @@ def fingerprint(tracklets: Tracklets, *, labels: bool = False) -> str:
         digest.update(np.ascontiguousarray(tracklets.frames))
     else:
         for file in tracklets.frames:
-            digest.update(f"{file.parent.name}/{file.name}/{file.stat().st_size}\n".encode(errors="surrogateescape"))
+            digest.update(f"{file.parent.name}/{file.name}/{_size(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise DatasetError(f"{file}: cannot be read ({error.strerror}); bring it back, or leave it out") from error
 
 
 def identities_fingerprint(split: Split) -> str:

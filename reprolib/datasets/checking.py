@@ -73,7 +73,7 @@ def unusable(split: Split) -> list[str]:
     """Why a run on the dataset could not be evaluated, or not fairly; empty where it could."""
     sets = {"training": split.train, "query": split.query, "gallery": split.gallery}
     if empty := [name for name, tracklets in sets.items() if len(tracklets) == 0]:
-        return [f"0 {name} images that count; unpack the dataset's archive again" for name in empty]
+        return [f"0 {name} images that count; give some, or unpack the dataset's archive again" for name in empty]
     problems = []
     seen = set(zip(split.gallery.pids.tolist(), split.gallery.camids.tolist(), strict=True))
     cameras = {camid for _, camid in seen}

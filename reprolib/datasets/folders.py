@@ -25,6 +25,8 @@ def locate(source: Source, root: Path) -> Path:
     Raises:
         DatasetError: it is in none of these places.
     """
+    if root.is_file():
+        raise DatasetError(f"{root}: a file; name the folder that holds it: --data-root or REPROLIB_DATA")
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; name the folder of the datasets: --data-root or REPROLIB_DATA")
     below = [root / name for name in source.folders]
@@ -49,7 +51,10 @@ def image_files(folder: Path, pattern: re.Pattern, problems: list[str]) -> list[
     for entry in _entries(folder, problems):
         match = pattern.fullmatch(entry.name)
         if match is None:
-            problems.append(f"{entry.path}: no file of this dataset has such a name; move it elsewhere")
+            problems.append(
+                f"{entry.path}: no file of this dataset has such a name; move it elsewhere (of images of "
+                "your own make a Split)"
+            )
         elif _is_empty(entry):
             problems.append(f"{entry.path}: empty or unreadable; take it from the dataset's archive again")
         else:

@@ -1,9 +1,19 @@
 """What every dataset becomes: tracklets without identities to train on, labelled ones to evaluate on."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from reprolib.datasets.archives import DatasetError
+
+
+def _integers(name: str, values) -> np.ndarray:
+    array = np.asarray(values)
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise DatasetError(f"{name} is {array.dtype}: give integers")
+    return array.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +28,21 @@ class Tracklets:
     camids: np.ndarray  # (n,) int64, from 0
 
     def __post_init__(self):
-        """Names of files as strings, and lists of numbers, become what is said above."""
-        if not isinstance(self.frames, np.ndarray) and not all(isinstance(f, Path) for f in self.frames):
+        """Names of files as strings, and lists of numbers, become what is said above; what cannot is refused."""
+        if not isinstance(self.frames, np.ndarray):
+            if not all(isinstance(f, str | Path) for f in self.frames):
+                raise DatasetError("frames: give names of image files, or one array (n, H, W, 3) of uint8")
             object.__setattr__(self, "frames", tuple(map(Path, self.frames)))
         for name in {"starts", "camids", "pids"} & vars(self).keys():
-            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+            object.__setattr__(self, name, _integers(name, getattr(self, name)))
+        for name in {"camids", "pids"} & vars(self).keys():
+            if getattr(self, name).shape != (len(self.starts) - 1,):
+                one_each = f"{len(self.starts) - 1} tracklets by starts"
+                raise DatasetError(f"{name} has shape {getattr(self, name).shape} for {one_each}: give one for each")
+        if not len(self.starts) or self.starts[0] != 0 or (np.diff(self.starts) < 1).any():
+            raise DatasetError("starts: give where each tracklet's frames begin, in rising order from 0, and their end")
+        if self.starts[-1] != len(self.frames):
+            raise DatasetError(f"starts ends at {self.starts[-1]}, and there are {len(self.frames)} frames: end there")
 
     def __len__(self) -> int:
         """Number of tracklets."""
@@ -59,8 +79,15 @@ class Split:
     images: str = ""  # what is to be said of them beside any number, such as that they were re-encoded
 
     def __post_init__(self):
-        """A list of identities becomes an array."""
-        object.__setattr__(self, "train_pids", np.asarray(self.train_pids))
+        """A list of identities becomes an array; a name that no file can bear is refused."""
+        if self.train_pids is None:
+            raise DatasetError("train_pids: where nobody knows them give -1 for each training sample")
+        object.__setattr__(self, "train_pids", _integers("train_pids", self.train_pids))
+        if self.train_pids.shape != (len(self.train),):
+            sizes = f"has shape {self.train_pids.shape} for {len(self.train)} training samples"
+            raise DatasetError(f"train_pids {sizes}: give one for each, -1 where nobody knows it")
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise DatasetError(f"name {self.name!r}: files bear it; take letters, digits, '.', '-' and '_'")
 
     @property
     def is_video(self) -> bool:
@@ -92,7 +119,9 @@ class Split:
         """
         pids = np.unique(self.train_pids)
         if not 1 <= count <= len(pids):
-            raise ValueError(f"identities={count}: {self.name} has {len(pids)} training identities")
+            raise ValueError(
+                f"identities={count}: {self.name} has {len(pids)} training identities; give 1 to {len(pids)}"
+            )
         kept = np.random.default_rng(seed).choice(pids, count, replace=False)
         several = {pid for pid in pids if len(np.unique(self.train.camids[self.train_pids == pid])) > 1}
         left_out = np.random.default_rng(seed).permutation(sorted(several.difference(kept)))[:count]

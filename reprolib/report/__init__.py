@@ -81,7 +81,7 @@ def _draw_stored_maps(folder: Path) -> None:
     split = load_dataset("synthetic")
     for name, recipe in MAPS.items():
         (record,) = results.load_or_run([recipe], dataset="synthetic")
-        points = maps.feature_map(record, recipe, split)
+        points = maps.feature_map(record, split)
         figures.tsne_stages(record, points.xy, split, results.pseudo_labels(record), name, folder=folder)
 
 

@@ -9,7 +9,7 @@ SHARED := -n logical --dist loadfile  # over the cores, a file of tests or a not
 help:
 	@echo "make reproduce   train and run every notebook on 6 of the 45 embedded people, one seed; print each claim with"
 	@echo "                 its verdict: under twenty minutes on two cores, three when run again. SEEDS=3 IDENTITIES=0:"
-	@echo "                 all of them, three seeds, as the stored records have it: hours"
+	@echo "                 all of them, three seeds, as the stored records have it: hours. FRESH=1: forget earlier ones"
 	@echo "make lab         open the tour in JupyterLab, for this machine alone; what it trains lands in results/reproduced"
 	@echo "                 LAB=--allow-root where you are root, as in a container"
 	@echo "make test        format, lint, unit tests, stored notebooks"
@@ -33,7 +33,7 @@ setup: .venv/.done
 	@touch $@
 
 reproduce: setup
-	$(BIN)/reprolib reproduce --seeds $(SEEDS) $(if $(IDENTITIES),--identities $(IDENTITIES))
+	$(BIN)/reprolib reproduce --seeds $(SEEDS) $(if $(IDENTITIES),--identities $(IDENTITIES)) $(if $(FRESH),--fresh)
 
 # Jupyter's defaults, said here so that no configuration on the machine changes them; the token is its own, a new one
 # each time. What is run there leaves the stored results alone.

@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from reprolib import datasets, paths
+from reprolib import BUC, datasets, paths, results
 from reprolib.datasets import DatasetError, Tracklets, check, fingerprint, load_dataset
 from reprolib.datasets.published import SOURCES, Counts
+from reprolib.plan import make_plan
+from reprolib.record import RunRecord
 
 RNG = np.random.default_rng(0)
 PARTS = ("bounding_box_train", "query", "bounding_box_test")
@@ -443,6 +445,15 @@ def test_missing_dataset_names_the_place_the_folder_and_the_source(tmp_path, nam
 def test_missing_root_names_the_ways_to_set_it(tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere: no such folder.*--data-root or REPROLIB_DATA"):
         load_dataset("mars", root=tmp_path / "nowhere")
+
+
+def test_of_a_dataset_that_is_not_as_published_every_number_says_so(tmp_path):
+    draw_dataset("market1501", tmp_path)
+    split = load("market1501", tmp_path)
+    assert split.images == "not as published"
+    plan = make_plan(replace(BUC, batch_size=2), split, backbone="resnet18", weights="none", device="cpu")
+    column = results.column(RunRecord(plan.settings, {}, {}))
+    assert column == "market1501, not as published · resnet18 from scratch 256×128"
 
 
 def test_everything_wrong_is_said_at_once(tmp_path):

@@ -177,7 +177,8 @@ class _Run:
             for stage in range(first, self.num_stages):
                 entry = self._stage(stage)
                 metrics = entry["metrics"]
-                bar.set_postfix({"clusters": entry["num_clusters"], "rank-1": f"{metrics['rank-1']:.1%}"})
+                shown = {"rank-1": f"{metrics['rank-1']:.1%}"} if metrics else {}
+                bar.set_postfix({"clusters": entry["num_clusters"], **shown})
                 bar.update()
                 if on_stage:
                     on_stage(self.record, self.num_stages)
@@ -294,6 +295,8 @@ class _Run:
 
     def _evaluate(self) -> dict:
         query, gallery = self.data.split.query, self.data.split.gallery
+        if query is None:
+            return {}
         features = self._extract(self.data.query, query).feature, self._extract(self.data.gallery, gallery).feature
         return metrics_of(features, query, gallery)
 

@@ -125,6 +125,10 @@ def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
 
 def _require_trainable(recipe: Recipe, split: Split) -> None:
     require_batch(len(split.train), recipe)
+    if recipe.selection == "test" and split.query is None:
+        raise ValueError("selection='test' needs a query and a gallery: give them, or selection='silhouette' or 'last'")
+    if recipe.start == "identities" and not split.knows_identities:
+        raise ValueError(f"{recipe.name} is trained on identities, and {split.name} knows none")
     if recipe.selection == "validation" and split.validation is None:
         raise ValueError("selection='validation' needs identities left out of training: give identities=...")
     if recipe.selection == "silhouette" and recipe.criterion is None:

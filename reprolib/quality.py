@@ -17,16 +17,19 @@ MANY = 20_000  # images of which a run computes validity only if a stage is chos
 
 @dataclass(frozen=True)
 class ClusterQuality:
-    """Agreement of clusters with identities, in fractions; every field survives JSON as it is."""
+    """Agreement of clusters with identities, in fractions; every field survives JSON as it is.
+
+    Those that take identities are None where all are below 0: nobody knows them.
+    """
 
     num_clusters: int
     num_singletons: int
     largest_cluster: int  # images in it
     size_histogram: list[list[int]]  # [size, number of clusters of that size], by ascending size
-    purity: float  # share of the images whose pid is the most frequent one of their cluster
-    adjusted_rand_index: float  # 1 where the partitions are equal, about 0 where they agree by chance
-    pair_precision: float  # share of the pairs in one cluster that are of one pid; 1 where there is no such pair
-    pair_recall: float  # share of the pairs of one pid that are in one cluster; 1 where there is no such pair
+    purity: float | None  # share of the images whose pid is the most frequent one of their cluster
+    adjusted_rand_index: float | None  # 1 where the partitions are equal, about 0 where they agree by chance
+    pair_precision: float | None  # share of the pairs in one cluster that are of one pid; 1 where there is no such pair
+    pair_recall: float | None  # share of the pairs of one pid that are in one cluster; 1 where there is no such pair
 
 
 def cluster_quality(pseudo_labels: Tensor | np.ndarray, pids: Tensor | np.ndarray) -> ClusterQuality:
@@ -43,11 +46,16 @@ def cluster_quality(pseudo_labels: Tensor | np.ndarray, pids: Tensor | np.ndarra
     most_frequent = np.zeros(len(sizes), np.int64)
     np.maximum.at(most_frequent, cluster, shared)
     in_both, in_cluster, of_pid = _pairs(shared), _pairs(sizes), _pairs(np.bincount(identities))
+    own = {
+        "num_clusters": len(sizes),
+        "num_singletons": int((sizes == 1).sum()),
+        "largest_cluster": int(sizes.max()),
+        "size_histogram": np.stack(np.unique(sizes, return_counts=True), axis=1).tolist(),
+    }
+    if (pids < 0).all():
+        return ClusterQuality(**own, purity=None, adjusted_rand_index=None, pair_precision=None, pair_recall=None)
     return ClusterQuality(
-        num_clusters=len(sizes),
-        num_singletons=int((sizes == 1).sum()),
-        largest_cluster=int(sizes.max()),
-        size_histogram=np.stack(np.unique(sizes, return_counts=True), axis=1).tolist(),
+        **own,
         purity=float(most_frequent.sum() / len(labels)),
         adjusted_rand_index=_adjusted_rand_index(in_both, in_cluster, of_pid, total=_pairs(len(labels))),
         pair_precision=in_both / in_cluster if in_cluster else 1.0,

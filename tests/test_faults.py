@@ -26,6 +26,7 @@ from reprolib.datasets import archives
 from reprolib.extraction import extract
 from reprolib.images import load_images
 from reprolib.model import Model, load_backbone
+from reprolib.recipe import SUPERVISED
 from reprolib.record import RunRecord, load_record
 
 SIZE = (32, 16)
@@ -391,10 +392,12 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         "frames: give names of image files",
     ),
     ("identities of one too few", lambda f, p: of_split(train_pids=[0] * 47), r"train_pids has shape \(47,\) for 48"),
+    ("a query alone", lambda f, p: run(of_split(gallery=None)), "no gallery: give query and gallery, or neither"),
+    ("a stage by no test", lambda f, p: run(of_split(query=None, gallery=None)), "'test' needs a query and a gallery"),
     (
-        "identities that nobody knows",
-        lambda f, p: of_split(train_pids=None),
-        "train_pids: where nobody knows them give",
+        "identities that nobody knows, to train on",
+        lambda f, p: reprolib.run(SUPERVISED, of_split(train_pids=None), **NETWORK),
+        "supervised is trained on identities, and tiny knows none",
     ),
     ("a name that is a path", lambda f, p: of_split(name="../x"), r"name '\.\./x': files bear it; take letters"),
     (

@@ -117,6 +117,17 @@ def test_features_of_images_are_those_that_the_stage_kept_was_ranked_by(tiny_spl
     assert reprolib.rank_gallery(*features, **ids).mean_ap == record.best["mAP"]
 
 
+def test_photos_without_any_label_are_clustered_and_a_stage_is_kept(tiny_split):
+    photos = Split("photos", tiny_split.train)
+    record = run(replace(BUC, selection="silhouette"), photos)
+    assert record.untrained == record.best == {}
+    assert record.kept == np.argmax([stage["validity"].get("silhouette", -1) for stage in record.stages])
+    assert all(stage["quality"]["purity"] is None for stage in record.stages)
+    labels = np.load(paths.LABELS / f"{record.name}.npz")["pseudo_labels"]
+    assert [row.max() + 1 for row in labels] == [s["num_clusters"] for s in record.stages]
+    assert figures(run(replace(BUC, selection="silhouette"), photos, fresh=True)) == figures(record)
+
+
 def test_features_by_a_record_without_its_weights_are_an_error_that_says_so(tiny_split):
     record = run(BUC, tiny_split)
     shutil.rmtree(paths.STATE)

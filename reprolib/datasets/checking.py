@@ -72,9 +72,15 @@ def require_usable(split: Split) -> None:
 def unusable(split: Split) -> list[str]:
     """Why a run on the dataset could not be evaluated, or not fairly; empty where it could."""
     sets = {"training": split.train, "query": split.query, "gallery": split.gallery}
+    if split.query is None and split.gallery is None:
+        del sets["query"], sets["gallery"]  # nothing is to be ranked
+    if lacking := [name for name, tracklets in sets.items() if tracklets is None]:
+        return [f"no {lacking[0]}: give query and gallery, or neither"]
     if empty := [name for name, tracklets in sets.items() if len(tracklets) == 0]:
         return [f"0 {name} images that count; give some, or unpack the dataset's archive again" for name in empty]
     problems = []
+    if "query" not in sets:
+        return problems
     seen = set(zip(split.gallery.pids.tolist(), split.gallery.camids.tolist(), strict=True))
     cameras = {camid for _, camid in seen}
     queries = zip(split.query.pids.tolist(), split.query.camids.tolist(), strict=True)

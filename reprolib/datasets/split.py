@@ -72,20 +72,19 @@ class Split:
 
     name: str
     train: Tracklets
-    query: LabelledTracklets
-    gallery: LabelledTracklets
-    train_pids: np.ndarray  # (n,) int64, for reprolib.quality alone
+    query: LabelledTracklets | None = None  # with the gallery, or neither: then nothing is ranked
+    gallery: LabelledTracklets | None = None
+    train_pids: np.ndarray | None = None  # (n,) int64, for reprolib.quality alone; None: -1, nobody knows them
     validation: LabelledTracklets | None = None  # of identities left out of training: a stage may be chosen on them
     images: str = ""  # what is to be said of them beside any number, such as that they were re-encoded
 
     def __post_init__(self):
         """A list of identities becomes an array; a name that no file can bear is refused."""
-        if self.train_pids is None:
-            raise DatasetError("train_pids: where nobody knows them give -1 for each training sample")
-        object.__setattr__(self, "train_pids", _integers("train_pids", self.train_pids))
+        pids = np.full(len(self.train), -1) if self.train_pids is None else self.train_pids
+        object.__setattr__(self, "train_pids", _integers("train_pids", pids))
         if self.train_pids.shape != (len(self.train),):
             sizes = f"has shape {self.train_pids.shape} for {len(self.train)} training samples"
-            raise DatasetError(f"train_pids {sizes}: give one for each, -1 where nobody knows it")
+            raise DatasetError(f"train_pids {sizes}: give one for each, or None where nobody knows them")
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise DatasetError(f"name {self.name!r}: files bear it; take letters, digits, '.', '-' and '_'")
 
@@ -93,6 +92,11 @@ class Split:
     def is_video(self) -> bool:
         """Whether a training tracklet has more than one frame."""
         return len(self.train.frames) > len(self.train)
+
+    @property
+    def knows_identities(self) -> bool:
+        """Whether the training identities are known, for diagnosis."""
+        return bool((self.train_pids >= 0).any())
 
     def reorder(self, order: np.ndarray) -> "Split":
         """The same dataset with the training tracklets at ``order``, in that order."""

@@ -18,17 +18,13 @@ from reprolib.claims import (
     close,
     column,
     columns,
-    conclude,
     declines,
     earlier,
     gradual,
     higher,
     highest,
     is_of,
-    judge,
     rises,
-    scorecard,
-    verdict,
     within_spread,
 )
 from reprolib.datasets import DatasetError, load_dataset, summarize
@@ -39,6 +35,7 @@ from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
 from reprolib.tables import compare, compare_counts, ours, percent, provenance, published, stages
 from reprolib.timings import Benchmark, load_benchmark
+from reprolib.verdicts import conclude, judge, scorecard, verdict
 
 __all__ = [
     "Claim",

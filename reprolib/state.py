@@ -37,6 +37,7 @@ RANKED_ON = ("query", "gallery", "validation")  # nor on these sets
 BESIDE_A_RUN = {
     "audit",
     "claims",
+    "verdicts",
     "jobs",
     "cluster",
     "results",

@@ -14,16 +14,17 @@ LAYERS = [  # a module imports from rows above its own, never from its own
     {"epochs"},
     {"assessment", "extraction", "merging", "pretraining", "training"},
     {"plan"},
-    {"pipeline", "claims"},
-    {"jobs", "tables"},
+    {"algorithm", "claims"},
+    {"pipeline", "tables", "verdicts"},
+    {"jobs"},
     {"audit", "results", "figures", "maps", "cluster"},
     {"batch"},
     {"report"},
     {"cli"},
 ]
 OUTSIDE = {"__init__", "__main__"}
-# pipeline hands them to quality, and by assessment to evaluation
-SEE_IDENTITIES = {"datasets", "evaluation", "assessment", "quality", "figures", "audit", "pipeline"}
+# algorithm hands them to quality, and by assessment to evaluation
+SEE_IDENTITIES = {"datasets", "evaluation", "assessment", "quality", "figures", "audit", "algorithm"}
 
 
 def modules():

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from test_datasets import batches, draw, draw_dataset, write_batches
 
 import reprolib
-from reprolib import BUC, Criterion, LookupTable, audit, batch, load_dataset, merge_clusters, pipeline, training
+from reprolib import BUC, Criterion, LookupTable, algorithm, audit, batch, load_dataset, merge_clusters, training
 from reprolib.datasets import archives
 from reprolib.extraction import extract
 from reprolib.images import load_images
@@ -517,7 +517,7 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
 @pytest.mark.usefixtures("tiny_network", "results_folder")
 @pytest.mark.parametrize(("attempt", "message"), [pytest.param(*line[1:], id=line[0]) for line in FAULTS])
 def test_bad_input_is_answered_by_what_is_wrong_and_what_to_do(tmp_path, monkeypatch, attempt, message):
-    monkeypatch.setattr(pipeline, "train_stage", lambda *a, **k: pytest.fail("it was trained on"))
+    monkeypatch.setattr(algorithm, "train_stage", lambda *a, **k: pytest.fail("it was trained on"))
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(ValueError, match=f"(?s){message}") as error:

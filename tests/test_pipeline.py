@@ -11,7 +11,7 @@ from conftest import make_split
 from PIL import Image
 
 import reprolib
-from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, paths, pipeline
+from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, algorithm, paths, pipeline
 from reprolib.assessment import select_stage
 from reprolib.audit import repaired
 from reprolib.datasets import Split
@@ -63,14 +63,14 @@ def test_a_run_cut_off_after_any_stage_goes_on_to_the_same_record(recipe, tiny_s
             if folder.is_dir():
                 shutil.rmtree(folder)
         with monkeypatch.context() as patch:
-            original = pipeline._Run._stage
+            original = algorithm.Algorithm._stage
 
             def cut(self, number, original=original, last=stage):
                 if number > last:
                     raise KeyboardInterrupt
                 return original(self, number)
 
-            patch.setattr(pipeline._Run, "_stage", cut)
+            patch.setattr(algorithm.Algorithm, "_stage", cut)
             if stage < len(whole.stages) - 1:
                 with pytest.raises(KeyboardInterrupt):
                     run(recipe, tiny_split)
@@ -79,8 +79,8 @@ def test_a_run_cut_off_after_any_stage_goes_on_to_the_same_record(recipe, tiny_s
 
 def test_recipes_that_differ_only_after_the_first_stage_train_it_once(tiny_split, monkeypatch):
     trained = []
-    original = pipeline._Run._train
-    monkeypatch.setattr(pipeline._Run, "_train", lambda self, *a: trained.append(a[0]) or original(self, *a))
+    original = algorithm.Algorithm._train
+    monkeypatch.setattr(algorithm.Algorithm, "_train", lambda self, *a: trained.append(a[0]) or original(self, *a))
     alone = run(OIM, tiny_split)
     shared = run(BUC, tiny_split)
     assert trained.count(0) == 1
@@ -90,8 +90,8 @@ def test_recipes_that_differ_only_after_the_first_stage_train_it_once(tiny_split
 
 def test_a_first_stage_is_shared_whatever_it_is_ranked_on_and_ranked_anew(tiny_split, monkeypatch):
     trained = []
-    original = pipeline._Run._train
-    monkeypatch.setattr(pipeline._Run, "_train", lambda self, *a: trained.append(a[0]) or original(self, *a))
+    original = algorithm.Algorithm._train
+    monkeypatch.setattr(algorithm.Algorithm, "_train", lambda self, *a: trained.append(a[0]) or original(self, *a))
     alone = run(OIM, tiny_split)
     gallery = tiny_split.gallery.take(np.flatnonzero(tiny_split.gallery.pids != tiny_split.gallery.pids[0]))
     smaller = replace(tiny_split, gallery=gallery)
@@ -233,13 +233,13 @@ def test_a_subset_of_identities_is_drawn_by_the_seed_and_the_gallery_stays_whole
 @pytest.mark.parametrize("recipe", [BUC, DBC, BUC_RELEASED, DBC_RELEASED], ids=lambda r: r.name)
 def test_the_table_has_exactly_one_row_a_cluster_but_for_dbcs_released_slip(recipe, tiny_split, monkeypatch):
     rows = []
-    original = pipeline.train_stage
+    original = algorithm.train_stage
 
     def spy(model, images, starts, labels, table, **settings):
         rows.append((len(table.weight), int(labels.max()) + 1))
         return original(model, images, starts, labels, table, **settings)
 
-    monkeypatch.setattr(pipeline, "train_stage", spy)
+    monkeypatch.setattr(algorithm, "train_stage", spy)
     run(recipe, tiny_split)
     stale = recipe.table_start == "stale_means"
     assert rows == [(48, 48)] + [(clusters + 12 if stale else clusters, clusters) for clusters in (36, 24)]

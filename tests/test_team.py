@@ -14,7 +14,7 @@ from conftest import WRITTEN, make_split, tiny_backbone
 from tiny_run import NETWORK, QUICK, processes, the_record
 
 import reprolib
-from reprolib import BUC, BUC_RELEASED, LookupTable, model, paths, pipeline, training
+from reprolib import BUC, BUC_RELEASED, LookupTable, algorithm, model, paths, training
 from reprolib.images import load_images
 from reprolib.model import Model
 from reprolib.team import ALONE, Team, team
@@ -107,8 +107,8 @@ def test_two_processes_go_on_with_a_run_of_one_and_write_one_record(
     whole = run_here(tmp_path / "alone")
     folder = tmp_path / "team"
     with monkeypatch.context() as patch:
-        stage = pipeline._Run._stage
-        patch.setattr(pipeline._Run, "_stage", lambda self, k: stage(self, k) if k == 0 else sys.exit())
+        stage = algorithm.Algorithm._stage
+        patch.setattr(algorithm.Algorithm, "_stage", lambda self, k: stage(self, k) if k == 0 else sys.exit())
         with pytest.raises(SystemExit):
             run_here(folder)
     together(run_and_tell, folder)

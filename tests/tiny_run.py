@@ -12,7 +12,7 @@ from pathlib import Path
 from conftest import WRITTEN, make_split, tiny_backbone
 
 import reprolib
-from reprolib import BUC, jobs, model, paths, pipeline, state
+from reprolib import BUC, algorithm, jobs, model, paths, state
 from reprolib.record import RunRecord, load_record
 
 QUICK = {"merge_percent": 0.25, "first_stage_epochs": 4, "embedding_dim": 32}
@@ -66,8 +66,8 @@ def _prepare(folder: Path, announcement: str) -> None:
     for name in WRITTEN:
         setattr(paths, name, folder / name.lower())
     model.load_backbone, state.SAVE_EVERY = tiny_backbone, 0
-    train_stage = pipeline.train_stage
-    pipeline.train_stage = lambda *a, **k: print(announcement) or train_stage(*a, **k)
+    train_stage = algorithm.train_stage
+    algorithm.train_stage = lambda *a, **k: print(announcement) or train_stage(*a, **k)
 
 
 def _die_at_write(last: int) -> None:

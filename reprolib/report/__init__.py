@@ -7,13 +7,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reprolib import figures, maps, paths, results
 from reprolib.batch import REPRODUCED
-from reprolib.claims import conclusions
 from reprolib.datasets import load_dataset
 from reprolib.files import replacing
 from reprolib.pages import page
 from reprolib.recipe import BUC, DBC
 from reprolib.record import commit, own_version
 from reprolib.report.notebooks import NotebookPage, ReportError, read
+from reprolib.verdicts import conclusions
 
 __all__ = ["ReportError", "build"]
 

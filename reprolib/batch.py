@@ -76,7 +76,8 @@ def execute(
 def _last_error(text: str) -> str:
     """What the last exception says, without the trace that leads to it: the executed copy has that."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", text)
-    found = list(re.finditer(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*", plain, flags=re.MULTILINE))
+    named = r"^(?!Exception ignored)[\w.]*(?:Error|Exception|Interrupt|Busy)\b.*"
+    found = list(re.finditer(named, plain, flags=re.MULTILINE))
     return (plain[found[-1].start() :] if found else plain).strip()[-2000:]
 
 
@@ -88,7 +89,7 @@ def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = 
     Raises:
         ValueError: a parameter that none of the notebooks has.
     """
-    _require_known(values)
+    require_known(values)
     if notebooks == select([]):  # what is concluded now is all there is
         shutil.rmtree(results / "verdicts", ignore_errors=True)
     return _execute_all(notebooks, values, results=results)
@@ -100,14 +101,15 @@ def wanted(notebooks: list[Path], values: dict[str, str]) -> list[Job]:
     Raises:
         ValueError: a parameter that none of the notebooks has.
     """
-    _require_known(values)
+    require_known(values)
     asking = list(filter(_asks, notebooks))
     with TemporaryDirectory() as folder:
         _execute_all(asking, values, results=Path(folder) / "results", environment={NOTE_IN: folder})
         return noted(Path(folder))
 
 
-def _require_known(values: dict[str, str]) -> None:
+def require_known(values: dict[str, str]) -> None:
+    """ValueError for a parameter that none of the notebooks has."""
     known = set().union(*map(parameters, select([])))
     if values.keys() - known:
         raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; there are {', '.join(sorted(known))}")

@@ -211,15 +211,18 @@ def reproduce(
                 raise ValueError(f"--set {item!r}: give name=value")
             values[name] = value
         chosen = batch.select(notebooks or [])
+        batch.require_known(values)
+        if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
+            tried = given | (
+                {"weights": "none"} if weights in (None, "catalogue") else {}
+            )  # nothing is pretrained for it
+            plan.make_plan(RECIPES["buc"], dataset, **tried)  # what cannot be is said before anything is done
         if fresh:
             shutil.rmtree(batch.REPRODUCED, ignore_errors=True)
         if engine == "ray":
             wanted = batch.wanted(chosen, values)
             typer.echo(f"the notebooks ask for {len(wanted)} runs")
             cluster.train(wanted, address=address, results=batch.REPRODUCED)
-        if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
-            tried = given | {"weights": given["weights"] or "none"}  # nothing is pretrained for it
-            plan.make_plan(RECIPES["buc"], dataset, **tried)  # what cannot be is said before anything is executed
         begun = time.time() - 1  # the clock of files may lag behind
         failures = batch.reproduce(chosen, values)
     except ValueError as error:

@@ -66,9 +66,11 @@ def rank_gallery(
         raise ValueError(f"features have shapes {shapes[0]} and {shapes[1]}, not (Q, d) and (G, d)")
     dtype = torch.promote_types(torch.promote_types(query_features.dtype, gallery_features.dtype), torch.float32)
     query, gallery = query_features.detach().to(dtype), gallery_features.detach().to(dtype)
-    center = gallery.mean(0)  # no distance changes, and features that are much alike are not lost in rounding
-    query, gallery = query - center, gallery - center
     squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()  # (G,); vecdot would hold (G, d) products
+    center = gallery.mean(0)
+    if center @ center > 0.99 * squared_norm.max():  # so much alike that rounding would hide how they differ
+        query, gallery = query - center, gallery - center
+        squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()
     held = query.new_empty(min(len(query), _rows_of_block(len(gallery))), len(gallery))
 
     def distances(queries: slice) -> Tensor:
@@ -162,7 +164,7 @@ def _rank_block(distances: Tensor, columns: Tensor, is_match: Tensor, is_junk: T
 
     ``distances`` is (B, G) and is overwritten; the others are (B, R), see :class:`_Matches`.
     """
-    if not torch.isfinite(distances.sum(1, dtype=torch.float64)).all():  # one pass: finite only if its terms are
+    if not (torch.isfinite(distances.sum(1)).all() or torch.isfinite(distances).all()):  # a sum's terms are, if it is
         raise ValueError("the distances, or the features they come from, are not all finite")
     own = distances.gather(1, columns)  # (B, R)
     rows, k = is_junk.nonzero(as_tuple=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from reprolib.datasets.split import as_frames
 from reprolib.devices import autocast, choose_device, computing_in, keeping_freed_memory
 from reprolib.images import Images, crop_and_resize, load_images, whole_boxes
 from reprolib.model import Model, Output
@@ -86,7 +87,7 @@ def extract_features(
 
     Raises:
         RecordError: the weights are not there.
-        ImageError: a frame that cannot be read.
+        ValueError: no frame, or one that cannot be read.
     """
     folder = run_folder(record.name) / f"stage_{record.kept:02}"
     if not (folder / "model.safetensors").exists():
@@ -96,7 +97,10 @@ def extract_features(
     with torch.random.fork_rng([]):  # first weights are drawn, and not used
         model = Model(recipe, backbone=record.settings["backbone"], weights="none")
     load_weights(folder, model)
-    images = load_images(frames if isinstance(frames, np.ndarray) else tuple(map(Path, frames)), size)
+    frames = as_frames(frames)
+    if len(frames) == 0:
+        raise ValueError("no frame: give one at least")
+    images = load_images(frames, size)
     starts = np.arange(len(frames) + 1) if starts is None else starts
     how = {"image_size": size, "device": device, "frames_at_most": recipe.frames_at_most}
     return extract(model.place(device), images.to(device), starts, **how).feature.cpu().clone()

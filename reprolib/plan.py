@@ -128,7 +128,7 @@ def _require_trainable(recipe: Recipe, split: Split) -> None:
     if recipe.selection == "test" and split.query is None:
         raise ValueError("selection='test' needs a query and a gallery: give them, or selection='silhouette' or 'last'")
     if recipe.start == "identities" and not split.knows_identities:
-        raise ValueError(f"{recipe.name} is trained on identities, and {split.name} knows none")
+        raise ValueError(f"{recipe.name} is trained on identities, and {split.name} does not know all of them")
     if recipe.selection == "validation" and split.validation is None:
         raise ValueError("selection='validation' needs identities left out of training: give identities=...")
     if recipe.selection == "silhouette" and recipe.criterion is None:

@@ -19,7 +19,7 @@ MANY = 20_000  # images of which a run computes validity only if a stage is chos
 class ClusterQuality:
     """Agreement of clusters with identities, in fractions; every field survives JSON as it is.
 
-    Those that take identities are None where all are below 0: nobody knows them.
+    Those that take identities are of the images whose pid is 0 or more, and None where there is none: -1 is unknown.
     """
 
     num_clusters: int
@@ -40,27 +40,32 @@ def cluster_quality(pseudo_labels: Tensor | np.ndarray, pids: Tensor | np.ndarra
     labels, pids = _integers(pseudo_labels), _integers(pids)
     if labels.shape != pids.shape or labels.ndim != 1 or len(labels) == 0:
         raise ValueError(f"pseudo_labels {labels.shape} and pids {pids.shape} must both be (N,) with N at least 1")
+    sizes = np.unique(labels, return_counts=True)[1]
+    return ClusterQuality(
+        num_clusters=len(sizes),
+        num_singletons=int((sizes == 1).sum()),
+        largest_cluster=int(sizes.max()),
+        size_histogram=np.stack(np.unique(sizes, return_counts=True), axis=1).tolist(),
+        **_agreement(labels[pids >= 0], pids[pids >= 0]),
+    )
+
+
+def _agreement(labels: np.ndarray, pids: np.ndarray) -> dict[str, float | None]:
+    """The fields of :class:`ClusterQuality` that take identities, of the images (n,) whose identity is known."""
+    if len(labels) == 0:
+        return dict.fromkeys(("purity", "adjusted_rand_index", "pair_precision", "pair_recall"))
     clusters, identities = (np.unique(ids, return_inverse=True)[1] for ids in (labels, pids))
     (cluster, _), shared = np.unique([clusters, identities], axis=1, return_counts=True)
     sizes = np.bincount(clusters)
     most_frequent = np.zeros(len(sizes), np.int64)
     np.maximum.at(most_frequent, cluster, shared)
     in_both, in_cluster, of_pid = _pairs(shared), _pairs(sizes), _pairs(np.bincount(identities))
-    own = {
-        "num_clusters": len(sizes),
-        "num_singletons": int((sizes == 1).sum()),
-        "largest_cluster": int(sizes.max()),
-        "size_histogram": np.stack(np.unique(sizes, return_counts=True), axis=1).tolist(),
+    return {
+        "purity": float(most_frequent.sum() / len(labels)),
+        "adjusted_rand_index": _adjusted_rand_index(in_both, in_cluster, of_pid, total=_pairs(len(labels))),
+        "pair_precision": in_both / in_cluster if in_cluster else 1.0,
+        "pair_recall": in_both / of_pid if of_pid else 1.0,
     }
-    if (pids < 0).all():
-        return ClusterQuality(**own, purity=None, adjusted_rand_index=None, pair_precision=None, pair_recall=None)
-    return ClusterQuality(
-        **own,
-        purity=float(most_frequent.sum() / len(labels)),
-        adjusted_rand_index=_adjusted_rand_index(in_both, in_cluster, of_pid, total=_pairs(len(labels))),
-        pair_precision=in_both / in_cluster if in_cluster else 1.0,
-        pair_recall=in_both / of_pid if of_pid else 1.0,
-    )
 
 
 def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float]:

@@ -1,10 +1,12 @@
 """What notebooks call: records on disk or trained now, and from them tables, claims and verdicts."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from inspect import signature
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -29,8 +31,7 @@ from reprolib.claims import (
 )
 from reprolib.datasets import DatasetError, load_dataset, summarize
 from reprolib.jobs import Job, train
-from reprolib.pipeline import run
-from reprolib.plan import NETWORKS, PAPERS_NETWORK
+from reprolib.plan import NETWORKS, PAPERS_NETWORK, make_plan
 from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
 from reprolib.tables import compare, compare_counts, ours, percent, provenance, published, stages
@@ -87,7 +88,7 @@ def load_or_run(
     """
     if source not in ("stored", "run"):
         raise ValueError(f'source={source!r} is not one of "stored", "run"')
-    if unknown := settings.keys() - signature(run).parameters.keys():
+    if unknown := settings.keys() - signature(make_plan).parameters.keys() | settings.keys() & {"recipe", "seed"}:
         raise ValueError(f"unknown settings {sorted(unknown)}; see reprolib.run")
     if source == "run":
         return train([Job(recipe, dataset, seed, settings) for recipe in recipes for seed in seeds])
@@ -124,9 +125,9 @@ def _missing(recipe: Recipe, dataset: str, seed: int, settings: dict) -> str:
     if RECIPES.get(recipe.name) != recipe:
         return said
     given = {"recipe": recipe.name, "dataset": dataset, "seed": seed} | settings
-    given = {k: "x".join(map(str, v)) if k == "image_size" else v for k, v in given.items() if v is not None}
-    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
-    return f"{said}, or make it: reprolib run {options}"
+    given = {k: "x".join(map(str, v)) if k == "image_size" else v for k, v in given.items() if v not in (None, False)}
+    words = [[f"--{k.replace('_', '-')}", *([] if v is True else [str(v)])] for k, v in given.items()]
+    return f"{said}, or make it: {shlex.join(['reprolib', 'run', *chain(*words)])}"
 
 
 def stored(

@@ -76,7 +76,8 @@ def make_origin(settings: dict, **others: str) -> dict:
 def first_stage(settings: dict) -> dict:
     """What of the settings, or of an origin, training the first stage depends on."""
     recipe = {k: v for k, v in settings["recipe"].items() if k not in AFTER_FIRST_STAGE}
-    return {k: v for k, v in settings.items() if k not in RANKED_ON} | {"recipe": recipe}
+    beside = {*RANKED_ON} if recipe["start"] == "identities" else {*RANKED_ON, "train identities"}
+    return {k: v for k, v in settings.items() if k not in beside} | {"recipe": recipe}
 
 
 def run_folder(name: str) -> Path:

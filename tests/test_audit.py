@@ -29,7 +29,9 @@ def test_the_differences_are_all_there_are_between_paper_and_program():
 def test_each_recipe_takes_one_difference_alone(side, base):
     recipes = side()
     for difference in audit.DIFFERENCES:
-        for changed in (recipe for name, recipe in recipes.items() if name.startswith(difference.name + ": ")):
+        of_it = [recipe for name, recipe in recipes.items() if name.startswith(difference.name + ": ")]
+        assert len(of_it) == (0 if base is DBC_RELEASED and difference.name == "dispersion" else 1)
+        for changed in of_it:
             assert moved(base, changed) <= {f.removeprefix("criterion.") for f in difference.fields}
             assert moved(base, changed)
     assert len({r.name for r in recipes.values()}) == len(recipes)

@@ -40,21 +40,26 @@ def test_it_says_its_version():
 
 def test_what_no_notebook_could_train_is_said_before_any_is_executed(shelf, monkeypatch):
     monkeypatch.setattr(batch, "reproduce", lambda *_: pytest.fail("it was executed"))
+    monkeypatch.setattr(batch, "REPRODUCED", shelf / "reproduced")
+    batch.REPRODUCED.mkdir()
     for options, message in {
         "--dataset foo": "dataset 'foo' is not one of",
         "--identities -1": "identities=-1: synthetic has 45 training identities; give 1 to 45",
         "--backbone vgg": "backbone 'vgg' is not one of",
         "--weights catalog": "catalog: no such weights",
+        "--set nosuch=1": "unknown parameters ['nosuch']",
     }.items():
-        result = call("reproduce", *options.split())
+        result = call("reproduce", "--fresh", *options.split())
         assert result.exit_code == 1
         assert message in result.output
+        assert batch.REPRODUCED.exists()  # nothing is forgotten either
 
 
 def test_a_failed_notebook_is_told_by_its_last_error():
     trace = "Traceback\n\x1b[31mKeyError\x1b[39m: 'a'\n\nValueError: no such thing\n  say another\n"
     assert batch._last_error(trace) == "ValueError: no such thing\n  say another"
     assert batch._last_error("Killed") == "Killed"
+    assert batch._last_error("OSError: full\nException ignored in: f\n").startswith("OSError: full")
 
 
 def test_a_notebook_that_dies_without_a_word_has_failed(shelf, monkeypatch):
@@ -209,7 +214,9 @@ def shelf(tmp_path, monkeypatch):
     """Put two small notebooks in place of the real ones, the second of which fails."""
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
     for name, source in {"01_good": "print(seeds)", "02_bad": "raise RuntimeError('boom')"}.items():
-        parameters = nbformat.v4.new_code_cell('source = "stored"\nseeds = [0]', metadata={"tags": ["parameters"]})
+        others = "".join(f"{name} = None\n" for name in ("dataset", "identities", "buc_lambdas", "dbc_lambdas"))
+        text = f'source = "stored"\nseeds = [0]\n{others}backbone = weights = image_size = data_root = None'
+        parameters = nbformat.v4.new_code_cell(text, metadata={"tags": ["parameters"]})
         notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, tmp_path / f"{name}.ipynb")

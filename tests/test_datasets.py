@@ -447,6 +447,17 @@ def test_missing_root_names_the_ways_to_set_it(tmp_path):
         load_dataset("mars", root=tmp_path / "nowhere")
 
 
+def test_names_of_files_may_come_as_a_list_an_array_or_one_by_one():
+    given = ["a.jpg", "b.jpg"]
+    for frames in (given, np.array(given), np.array(given, object), map(Path, given), (Path(name) for name in given)):
+        assert Tracklets(frames, np.arange(3), np.zeros(2, np.int32)).frames == (Path("a.jpg"), Path("b.jpg"))
+
+
+def test_photos_that_nobody_knows_are_counted():
+    split = datasets.Split("photos", Tracklets(["a.jpg", "b.jpg"], [0, 1, 2], [0, 1]))
+    assert datasets.summarize(split)["counts"] == {"train": [1, 2, 2]}
+
+
 def test_of_a_dataset_that_is_not_as_published_every_number_says_so(tmp_path):
     draw_dataset("market1501", tmp_path)
     split = load("market1501", tmp_path)

@@ -389,15 +389,24 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "images in a list",
         lambda f, p: of_train(frames=[np.zeros((32, 16, 3))] * 48),
-        "frames: give names of image files",
+        "frames: give a list of names of image files",
     ),
     ("identities of one too few", lambda f, p: of_split(train_pids=[0] * 47), r"train_pids has shape \(47,\) for 48"),
+    ("a name where a list is due", lambda f, p: of_train(frames="photo.jpg"), "frames: give a list of names of image"),
+    ("no tracklet's start", lambda f, p: of_train(starts=[]), r"starts has shape \(0,\): give \(n \+ 1,\)"),
+    ("a start alone", lambda f, p: of_train(starts=0), r"starts has shape \(\): give"),
+    ("a number for a name", lambda f, p: of_split(name=5), "name 5: files bear it"),
+    (
+        "identities to draw of nobody",
+        lambda f, p: run(of_split(train_pids=None), identities=5),
+        "tiny does not know who",
+    ),
     ("a query alone", lambda f, p: run(of_split(gallery=None)), "no gallery: give query and gallery, or neither"),
     ("a stage by no test", lambda f, p: run(of_split(query=None, gallery=None)), "'test' needs a query and a gallery"),
     (
         "identities that nobody knows, to train on",
         lambda f, p: reprolib.run(SUPERVISED, of_split(train_pids=None), **NETWORK),
-        "supervised is trained on identities, and tiny knows none",
+        "supervised is trained on identities, and tiny does not know all",
     ),
     ("a name that is a path", lambda f, p: of_split(name="../x"), r"name '\.\./x': files bear it; take letters"),
     (

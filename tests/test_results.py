@@ -108,6 +108,8 @@ def test_a_record_that_is_missing_is_made_by_the_command_given(results_folder):
 def test_a_setting_that_does_not_exist_is_refused(results_folder):
     with pytest.raises(ValueError, match=r"unknown settings \['identites'\]"):
         results.load_or_run([BUC], dataset="synthetic", identites=24)
+    with pytest.raises(ValueError, match=r"unknown settings \['seed'\]"):
+        results.load_or_run([BUC], dataset="synthetic", seed=2)
 
 
 def test_two_records_of_one_seed_in_a_column_are_an_error_that_names_both_records(results_folder):

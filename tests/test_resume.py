@@ -12,7 +12,7 @@ from conftest import make_split
 from tiny_run import NETWORK, QUICK, figures, leftovers, start, the_record
 
 import reprolib
-from reprolib import BUC, BUC_RELEASED, DBC, OIM, paths, state
+from reprolib import BUC, BUC_RELEASED, DBC, OIM, algorithm, paths, state
 from reprolib.files import FolderError
 from reprolib.state import StateError
 
@@ -219,6 +219,22 @@ def test_a_first_stage_that_other_code_made_is_no_hindrance_to_a_run_that_was_ne
     monkeypatch.setattr(state, "SOURCE", "other")
     record = tiny_run(OIM)
     assert figures(tiny_run(OIM, fresh=True)) == figures(record)
+
+
+def test_a_first_stage_does_not_depend_on_identities_that_training_does_not_see(tiny_run, tiny_split, monkeypatch):
+    whole, trained = tiny_run(), []
+    train = algorithm.Algorithm._train
+    monkeypatch.setattr(algorithm.Algorithm, "_train", lambda self, *a: trained.append(a[0]) or train(self, *a))
+    other = tiny_run(replace(BUC, name="other"), split=replace(tiny_split, train_pids=None))
+    assert 0 not in trained
+    assert other.curve("rank-1") == whole.curve("rank-1")
+
+
+def test_a_run_without_ranking_is_not_read_back_where_there_is_something_to_rank(tiny_run, tiny_split):
+    recipe = replace(BUC, selection="last")
+    tiny_run(recipe, split=replace(tiny_split, query=None, gallery=None))
+    with pytest.raises(StateError, match=r"query was None, is '.+'"):
+        tiny_run(recipe)
 
 
 def test_a_finished_run_is_not_read_back_for_other_training_identities(tiny_run, tiny_split):

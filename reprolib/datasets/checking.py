@@ -49,7 +49,8 @@ class Report:
 
 def count(split: Split, *, has_distractors: bool) -> dict[str, Counts]:
     """Counts of what was read, in the terms of the published ones."""
-    pids = {"train": split.train_pids, "query": split.query.pids, "gallery": split.gallery.pids}
+    ranked = {"query": split.query, "gallery": split.gallery}
+    pids = {"train": split.train_pids} | {name: held.pids for name, held in ranked.items() if held is not None}
     counts = {}
     for name, own in pids.items():
         people = own[own != 0] if has_distractors else own

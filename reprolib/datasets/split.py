@@ -9,6 +9,20 @@ import numpy as np
 from reprolib.datasets.archives import DatasetError
 
 
+def as_frames(frames) -> tuple[Path, ...] | np.ndarray:
+    """Names of image files as paths; an array of pixels as it is.
+
+    Raises:
+        DatasetError: neither.
+    """
+    if isinstance(frames, np.ndarray) and frames.dtype.kind not in "UO":
+        return frames
+    names = () if isinstance(frames, str | Path) else tuple(frames)
+    if isinstance(frames, str | Path) or not all(isinstance(name, str | Path) for name in names):
+        raise DatasetError("frames: give a list of names of image files, or one array (n, H, W, 3) of uint8")
+    return tuple(name if isinstance(name, Path) else Path(name) for name in names)
+
+
 def _integers(name: str, values) -> np.ndarray:
     array = np.asarray(values)
     if array.size and not np.issubdtype(array.dtype, np.integer):
@@ -29,17 +43,16 @@ class Tracklets:
 
     def __post_init__(self):
         """Names of files as strings, and lists of numbers, become what is said above; what cannot is refused."""
-        if not isinstance(self.frames, np.ndarray):
-            if not all(isinstance(f, str | Path) for f in self.frames):
-                raise DatasetError("frames: give names of image files, or one array (n, H, W, 3) of uint8")
-            object.__setattr__(self, "frames", tuple(map(Path, self.frames)))
+        object.__setattr__(self, "frames", as_frames(self.frames))
         for name in {"starts", "camids", "pids"} & vars(self).keys():
             object.__setattr__(self, name, _integers(name, getattr(self, name)))
+        if self.starts.ndim != 1 or len(self.starts) == 0:
+            raise DatasetError(f"starts has shape {self.starts.shape}: give (n + 1,) for n tracklets")
         for name in {"camids", "pids"} & vars(self).keys():
             if getattr(self, name).shape != (len(self.starts) - 1,):
                 one_each = f"{len(self.starts) - 1} tracklets by starts"
                 raise DatasetError(f"{name} has shape {getattr(self, name).shape} for {one_each}: give one for each")
-        if not len(self.starts) or self.starts[0] != 0 or (np.diff(self.starts) < 1).any():
+        if self.starts[0] != 0 or (np.diff(self.starts) < 1).any():
             raise DatasetError("starts: give where each tracklet's frames begin, in rising order from 0, and their end")
         if self.starts[-1] != len(self.frames):
             raise DatasetError(f"starts ends at {self.starts[-1]}, and there are {len(self.frames)} frames: end there")
@@ -85,7 +98,7 @@ class Split:
         if self.train_pids.shape != (len(self.train),):
             sizes = f"has shape {self.train_pids.shape} for {len(self.train)} training samples"
             raise DatasetError(f"train_pids {sizes}: give one for each, or None where nobody knows them")
-        if not re.fullmatch(r"[\w.-]+", self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(r"[\w.-]+", self.name):
             raise DatasetError(f"name {self.name!r}: files bear it; take letters, digits, '.', '-' and '_'")
 
     @property
@@ -95,8 +108,8 @@ class Split:
 
     @property
     def knows_identities(self) -> bool:
-        """Whether the training identities are known, for diagnosis."""
-        return bool((self.train_pids >= 0).any())
+        """Whether the training identities are known, of every sample."""
+        return bool((self.train_pids >= 0).all())
 
     def reorder(self, order: np.ndarray) -> "Split":
         """The same dataset with the training tracklets at ``order``, in that order."""
@@ -121,6 +134,8 @@ class Split:
 
         As many of those left out, or all there are, become the validation set, but for who is seen by one camera alone.
         """
+        if not self.knows_identities:
+            raise ValueError(f"identities={count}: {self.name} does not know who its training samples are of")
         pids = np.unique(self.train_pids)
         if not 1 <= count <= len(pids):
             raise ValueError(

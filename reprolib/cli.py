@@ -213,10 +213,8 @@ def reproduce(
         chosen = batch.select(notebooks or [])
         batch.require_known(values)
         if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
-            tried = given | (
-                {"weights": "none"} if weights in (None, "catalogue") else {}
-            )  # nothing is pretrained for it
-            plan.make_plan(RECIPES["buc"], dataset, **tried)  # what cannot be is said before anything is done
+            unmade = {"weights": "none"} if weights in (None, "catalogue") else {}  # no pretraining only to see
+            plan.make_plan(RECIPES["buc"], dataset, **given | unmade)  # what cannot be is said before anything is done
         if fresh:
             shutil.rmtree(batch.REPRODUCED, ignore_errors=True)
         if engine == "ray":

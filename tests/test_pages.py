@@ -124,6 +124,7 @@ def test_the_audit_has_the_table_of_the_order_test():
         (DBC, DBC_RELEASED, EMBEDDED),
         (DBC, DBC_RELEASED, FEW),
         (DBC, DBC_RELEASED, HUNDRED),
+        (DBC, DBC_RELEASED, WHOLE),
         (replace(DBC, **FEW_FRAMES), replace(DBC_RELEASED, **FEW_FRAMES), VIDEO),
         (DBC, DBC_UNREGULARIZED, EMBEDDED),
         (DBC, DBC_ONE_LAYER, EMBEDDED),

@@ -160,7 +160,7 @@ def test_a_run_has_the_precision_asked_for_else_that_of_its_device_else_of_the_s
 
 def test_without_ray_the_engine_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ClusterError, match=r"Ray is not installed: make setup, or pip install 'reprolib\[cluster\]'"):
+    with pytest.raises(ClusterError, match=r"Ray is not installed: make setup, or in the checkout pip install"):
         cluster.train([Job(BUC, "synthetic")])
 
 

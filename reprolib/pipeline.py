@@ -110,7 +110,7 @@ def _begin(plan: Plan, together: Team) -> Algorithm:
         torch.manual_seed(plan.settings["seed"])
         frozen = plan.split.is_video
         model = Model(plan.recipe, backbone=plan.settings["backbone"], weights=plan.weights, freeze_stem=frozen)
-    parts = ("train", *RANKED_ON) if together.rank == 0 else ("train",)
+    parts = ("train", *RANKED_ON) if together.rank == 0 else ("train",)  # the first alone ranks
     data = prepare(plan.split, tuple(plan.settings["image_size"]), parts=parts, device=plan.device)
     model.place(plan.device)
     if plan.compiled:

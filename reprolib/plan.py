@@ -146,10 +146,8 @@ class Prepared:
     validation: Images | None = None
 
 
-def prepare(
-    split: Split, image_size: tuple[int, int], *, parts: Sequence[str] = ("train", *RANKED_ON), device: torch.device
-) -> Prepared:
-    """Decode the sets (or map the cache of an earlier run) and move them to ``device``."""
+def prepare(split: Split, image_size: tuple[int, int], *, parts: Sequence[str], device: torch.device) -> Prepared:
+    """Decode the sets named (or map the cache of an earlier run) and move them to ``device``."""
 
     def images(part: str) -> Images | None:
         tracklets = getattr(split, part)

@@ -129,7 +129,7 @@ def _likenesses(centers: Tensor, spreads: Tensor) -> Tensor:
 def _distances(points: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Distances (N, n) from all points to those of a slice, slice by slice; 0 where rounding leaves no difference."""
     squares = points.square().sum(1)
-    step = max(1, BLOCK[points.device.type] // len(points))
+    step = max(1, BLOCK.get(points.device.type, BLOCK["cpu"]) // len(points))
     for start in range(0, len(points), step):
         rows = slice(start, start + step)
         both = squares[:, None] + squares[rows]

@@ -88,7 +88,7 @@ def load_or_run(
     """
     if source not in ("stored", "run"):
         raise ValueError(f'source={source!r} is not one of "stored", "run"')
-    if unknown := settings.keys() - signature(make_plan).parameters.keys() | settings.keys() & {"recipe", "seed"}:
+    if unknown := settings.keys() - (signature(make_plan).parameters.keys() - {"recipe", "seed"}):
         raise ValueError(f"unknown settings {sorted(unknown)}; see reprolib.run")
     if source == "run":
         return train([Job(recipe, dataset, seed, settings) for recipe in recipes for seed in seeds])

@@ -17,8 +17,8 @@ def as_frames(frames) -> tuple[Path, ...] | np.ndarray:
     """
     if isinstance(frames, np.ndarray) and frames.dtype.kind not in "UO":
         return frames
-    names = () if isinstance(frames, str | Path) else tuple(frames)
-    if isinstance(frames, str | Path) or not all(isinstance(name, str | Path) for name in names):
+    names = [None] if isinstance(frames, str | Path) else list(frames)  # one name is not a list of its letters
+    if not all(isinstance(name, str | Path) for name in names):
         raise DatasetError("frames: give a list of names of image files, or one array (n, H, W, 3) of uint8")
     return tuple(name if isinstance(name, Path) else Path(name) for name in names)
 

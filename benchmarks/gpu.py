@@ -1,5 +1,7 @@
-"""``python -m benchmarks.gpu``: images a second of training and extraction beside the bare network and a plain loop."""
+"""``python -m benchmarks.gpu``: training and extraction beside the bare network and a plain loop; whole runs too."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -9,15 +11,16 @@ import pandas as pd
 import torch
 import typer
 
-from benchmarks import inputs, loops
+from benchmarks import inputs, loops, programs
 from benchmarks.loops import QUICK, Sizes
 from benchmarks.measure import in_turns
-from reprolib import merge_clusters, paths, rank_gallery
+from reprolib import paths
 from reprolib.devices import choose_device, choose_precision, cores
+from reprolib.epochs import learning_rates
 from reprolib.quality import cluster_validity
-from reprolib.recipe import BUC
+from reprolib.recipe import Recipe
 from reprolib.record import provenance
-from reprolib.timings import Benchmark
+from reprolib.timings import Benchmark, over_the_schedule
 
 OURS, COMPILED, ROOF, PLAIN = "ours", "ours, compiled", "roof", "plain loop"
 LARGE = 256  # frames in a batch of a run's extraction
@@ -42,17 +45,20 @@ def main(
     if place.type == "cpu" and not quick:
         raise typer.BadParameter("there is no CUDA device here: add --quick", param_hint="--device")
     try:
-        precisions = [choose_precision(p, place) for p in precision or []]
+        chosen = [choose_precision(p, place) for p in precision or []]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--precision") from error
     if place.type == "cuda":
         torch.cuda.set_device(place)  # the one that is waited for
     folder = output or (None if quick else paths.BENCH / "training")
     benchmark = Benchmark(provenance(place) | {"precision": "as each row says", "cores": cores()}, [])
-    with TemporaryDirectory() as files:
+    precisions = chosen or (("bf16", "tf32") if place.type == "cuda" else ("float32",))
+    with TemporaryDirectory() as files, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as aside:
+        # Minutes of Python, on one core nearly all the time.
+        on_host = aside.submit(_programs_on_host, sizes)
         loops.write_jpegs(sizes, Path(files))
         plain = {}  # of a batch size; it has one precision
-        for chosen in precisions or (("bf16", "tf32") if place.type == "cuda" else ("float32",)):
+        for chosen in precisions:
             for batch in sizes.batches:
                 for piece in ("training", "extraction"):
                     if (piece, batch) not in plain:
@@ -61,8 +67,12 @@ def main(
                     benchmark.rows.append(row)
                     typer.echo(f"{piece}, batch {batch}, {chosen}: {batch / row['seconds'][OURS]:,.0f} images a second")
                     _save(benchmark, folder)
-            benchmark.rows += whole_run(sizes, chosen, benchmark.rows, place)
-            _save(benchmark, folder)
+        throughputs = list(benchmark.rows)
+        for recipe in programs.PROGRAMS:
+            here = parts_of_ours(recipe, sizes, place)
+            for chosen in precisions:
+                benchmark.rows += whole_run(recipe, sizes, chosen, throughputs, here, on_host.result())
+        _save(benchmark, folder)
     for report in (throughput(benchmark.rows), parts(benchmark.rows)):
         typer.echo("\n" + report.to_string(index=False))
 
@@ -91,59 +101,63 @@ def measure(piece: str, sizes: Sizes, batch: int, precision: str, device: torch.
     return row | {"times": {name: [round(t, 7) for t in taken] for name, taken in times.items()}}
 
 
-def whole_run(sizes: Sizes, precision: str, rows: list[dict], device: torch.device) -> list[dict]:
-    """Seconds of each part in a later stage and in BUC's whole schedule, added up from what was measured.
+def _programs_on_host(sizes: Sizes) -> dict[str, dict[int, float]]:
+    """Seconds of the programs' stages by the clusters that they begin with, and of a ranking."""
+    found = {
+        recipe.name: {
+            c: programs.stage_of_program(recipe, sizes.train, c) for c in programs.stages_measured(sizes.train)
+        }
+        for recipe in programs.PROGRAMS
+    }
+    return found | {"ranking": {0: programs.ranking_of_programs(sizes.query, sizes.gallery)}}
 
-    The plain loop's merging and ranking are not measured and count as nothing; it asks for no validity.
+
+def parts_of_ours(recipe: Recipe, sizes: Sizes, device: torch.device) -> dict[str, float]:
+    """Seconds of a run's merging, of one ranking, and of one stage's validity, on the device."""
+    by_clusters = {
+        c: median(programs.stage_of_ours(recipe, sizes.train, c, device)) for c in programs.stages_measured(sizes.train)
+    }
+    features, identities = inputs.features(sizes.train, programs.DIM, device=str(device))
+    labels = inputs.clusters(identities, sizes.train // 2)
+    call = {"": lambda: cluster_validity(features, labels)}
+    return {
+        "merging": over_the_schedule(recipe, sizes.train, by_clusters),
+        "ranking": median(programs.ranking_of_ours(sizes.query, sizes.gallery, device)),
+        "validity": median(in_turns(call, 1, device.type)[""]),
+    }
+
+
+def whole_run(
+    recipe: Recipe, sizes: Sizes, precision: str, rows: list[dict], here: dict[str, float], on_host: dict
+) -> list[dict]:
+    """Seconds of each part of the recipe's whole schedule, ours and plain, added up from what was measured.
+
+    A plain run asks for no validity.
     """
-    epochs, stages = loops.epochs_of_a_run(sizes)
+    stages = recipe.num_stages(sizes.train)
+    epochs = sum(len(learning_rates(recipe, stage, video=False)) for stage in range(stages))
     measured = {(r["piece"], r["batch"]): r for r in rows if r["precision"] == precision}
     train = measured["training", PAPERS_BATCH]
     large = measured["extraction", max(b for _, b in measured if b <= LARGE)]
     epoch = {name: s * (sizes.train // PAPERS_BATCH) for name, s in train["seconds"].items()}
     image = {name: s / large["batch"] for name, s in large["seconds"].items()}
     tested = sizes.query + sizes.gallery
-    merging, ranking, validity = _merging(sizes, device), _ranking(sizes, device), _validity(sizes, device)
-    ours = {
-        "train": (2 * epoch[OURS] + train["capture"], epochs * epoch[OURS] + stages * train["capture"]),
-        "extract": (sizes.train * image[OURS], stages * sizes.train * image[OURS]),
-        "validity": (validity, (stages - 1) * validity),  # the first stage, before any merge, has none
-        "merge": (merging, (stages - 1) * merging),
-        "evaluate": (tested * image[OURS] + ranking, (stages + 1) * (tested * image[OURS] + ranking)),
-    }
-    plain = {
-        "train": (2 * epoch[PLAIN], epochs * epoch[PLAIN]),
-        "extract": (sizes.train * image[PLAIN], (stages - 1) * sizes.train * image[PLAIN]),
-        "validity": (0.0, 0.0),
-        "merge": (0.0, 0.0),
-        "evaluate": (tested * image[PLAIN], (stages + 1) * tested * image[PLAIN]),
+    merging = over_the_schedule(recipe, sizes.train, on_host[recipe.name])
+    seconds = {
+        "train": {OURS: epochs * epoch[OURS] + stages * train["capture"], PLAIN: epochs * epoch[PLAIN]},
+        "extract": {name: (stages - 1) * sizes.train * image[name] for name in (OURS, PLAIN)},
+        "validity": {OURS: (stages - 1) * here["validity"], PLAIN: 0.0},  # the first stage, before any merge, has none
+        "merge": {OURS: here["merging"], PLAIN: merging},
+        "evaluate": {
+            OURS: (stages + 1) * (tested * image[OURS] + here["ranking"]),  # untrained, too
+            PLAIN: stages * (tested * image[PLAIN] + on_host["ranking"][0]),
+        },
     }
     return [
-        {"piece": f"run: {part}", "batch": PAPERS_BATCH, "precision": precision, "network": sizes.backbone}
-        | {"stage": {OURS: ours[part][0], PLAIN: plain[part][0]}, "run": {OURS: ours[part][1], PLAIN: plain[part][1]}}
-        for part in ours
+        {"piece": f"run: {part}", "recipe": recipe.name, "batch": PAPERS_BATCH, "precision": precision}
+        | {"network": sizes.backbone, "run": taken}
+        for part, taken in seconds.items()
     ]
-
-
-def _merging(sizes: Sizes, device: torch.device) -> float:
-    features, _ = inputs.features(sizes.train, 2048, device=str(device))
-    labels, merges = torch.arange(sizes.train, device=device), BUC.merges_per_stage(sizes.train)
-    call = {"": lambda: merge_clusters(features, labels, criterion=BUC.criterion, merges_per_stage=merges)}
-    return median(in_turns(call, sizes.repetitions, device.type)[""])
-
-
-def _validity(sizes: Sizes, device: torch.device) -> float:
-    features, identities = inputs.features(sizes.train, 2048, device=str(device))
-    labels = inputs.clusters(identities, sizes.train // 2)
-    call = {"": lambda: cluster_validity(features, labels)}
-    return median(in_turns(call, 1, device.type)[""])
-
-
-def _ranking(sizes: Sizes, device: torch.device) -> float:
-    rows, _ = inputs.features(sizes.query + sizes.gallery, 2048, device=str(device))
-    ids = inputs.ids(sizes.query, sizes.gallery)
-    call = {"": lambda: rank_gallery(rows[: sizes.query], rows[sizes.query :], **ids)}
-    return median(in_turns(call, sizes.repetitions, device.type)[""])
 
 
 def throughput(rows: list[dict]) -> pd.DataFrame:
@@ -163,19 +177,18 @@ def throughput(rows: list[dict]) -> pd.DataFrame:
 
 
 def parts(rows: list[dict]) -> pd.DataFrame:
-    """Seconds of a later stage and of a whole run, by part and together."""
-    found = []
-    for row in (row for row in rows if "run" in row):
-        for spell in ("stage", "run"):
-            found += [
-                {"precision": row["precision"], "part": row["piece"].removeprefix("run: "), "contender": name}
-                | {"of": f"a {spell}", "seconds": seconds}
-                for name, seconds in row[spell].items()
-            ]
-    table = pd.DataFrame(found).pivot_table(
-        index=["precision", "contender", "of"], columns="part", values="seconds", sort=False
-    )
+    """Seconds of a whole run by part and together, and how many times as long the plain way takes."""
+    found = [
+        {"recipe": row["recipe"], "precision": row["precision"], "contender": name}
+        | {"part": row["piece"].removeprefix("run: "), "seconds": seconds}
+        for row in rows
+        if "run" in row
+        for name, seconds in row["run"].items()
+    ]
+    index = ["recipe", "precision", "contender"]
+    table = pd.DataFrame(found).pivot_table(index=index, columns="part", values="seconds", sort=False)
     table["together"] = table.sum(axis=1)
+    table["× ours"] = table["together"] / table["together"].xs(OURS, level="contender")
     return table.round(2).reset_index()
 
 

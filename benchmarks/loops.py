@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from benchmarks.measure import in_turns
 from reprolib.capture import WARM_UP, Captured
 from reprolib.devices import autocast, computing_in
-from reprolib.epochs import learning_rates
 from reprolib.extraction import extract
 from reprolib.images import IMAGENET_MEAN, IMAGENET_STD, Images
 from reprolib.memory import LookupTable, repelled_loss
@@ -142,12 +141,6 @@ def extract_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path
             model(images.to(device)[:, None]).feature.cpu()
 
     return _plain_times(sizes, batch, device, folder, step, augment=False)
-
-
-def epochs_of_a_run(sizes: Sizes) -> tuple[int, int]:
-    """Epochs of BUC's whole schedule, and its stages."""
-    stages = BUC.num_stages(sizes.train)
-    return sum(len(learning_rates(BUC, stage, video=False)) for stage in range(stages)), stages
 
 
 def write_jpegs(sizes: Sizes, folder: Path) -> None:

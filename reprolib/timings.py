@@ -1,4 +1,4 @@
-"""What ``python -m benchmarks`` measured, a file a machine: read, laid out as tables, and held against DBC III-E."""
+"""What the benchmarks of merging measured, a file a machine: read, laid out as tables, and held against DBC III-E."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from reprolib.files import slug
+from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RecordError, write_json
 
 FORMAT = 1  # raised when a row's fields change meaning
 PRODUCT = "product"  # the contender that is one plain matrix product
+PROGRAM = "as its program"  # the one that takes the steps of the released program
 
 
 @dataclass
@@ -136,6 +138,38 @@ def exponents(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
             | {"of memory": f"{exponent(ours, 'MiB'):.2f}", "ours / product": f"{times[0][high] / times[1][high]:.2f}"}
         )
     return pd.DataFrame(found)
+
+
+def beside_programs(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
+    """Seconds of each step, ours and as the released program takes it; and of all of them in a whole run."""
+    found = []
+    for benchmark in benchmarks:
+        rows, steps = benchmark.rows, {}
+        (ranking,) = (row["seconds"] for row in rows if row["piece"] == "ranking")
+        for piece in dict.fromkeys(row["piece"] for row in rows if row["clusters"]):
+            stages = {row["clusters"]: row["seconds"] for row in rows if row["piece"] == piece}
+            recipe, images = RECIPES[piece], next(row["images"] for row in rows if row["piece"] == piece)
+            trained = recipe.num_stages(images)
+            steps |= {f"{piece}: a stage from {clusters:,} clusters": seconds for clusters, seconds in stages.items()}
+            steps[f"{piece}: a run, {trained - 1} stages of merging and {trained} rankings"] = {
+                name: over_the_schedule(recipe, images, {c: s[name] for c, s in stages.items()})
+                + trained * ranking[name]
+                for name in ranking
+            }
+        steps["a ranking"] = ranking
+        found += [{"column": benchmark.column, "step": step} | seconds for step, seconds in steps.items()]
+    table = pd.DataFrame(found)
+    return table.assign(**{"× as fast": table[PROGRAM] / table["ours"]})
+
+
+def over_the_schedule(recipe: Recipe, images: int, measured: dict[int, float]) -> float:
+    """Seconds of all stages of merging, from those of three: by the number of clusters that a stage begins with.
+
+    The others are taken to lie on the parabola through them: a program goes through all pairs of images (BUC's) or of
+    clusters (DBC's).
+    """
+    begins = images - recipe.merges_per_stage(images) * np.arange(recipe.num_stages(images) - 1)
+    return float(np.polyval(np.polyfit(list(measured), list(measured.values()), 2), begins).sum())
 
 
 def grows_at_most(pieces: Sequence[str], power: float) -> Callable[[Sequence[Benchmark]], list[float]]:

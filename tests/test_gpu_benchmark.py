@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import gpu, loops, session
 from reprolib import paths
+from reprolib.recipe import BUC_RELEASED
 from reprolib.timings import load_benchmark
 
 
@@ -21,25 +22,39 @@ def test_one_command_measures_training_and_extraction_beside_the_roof_and_a_plai
     for row in measured.values():
         assert row["seconds"].keys() == {"ours", "roof", "plain loop"}
         assert all(s > 0 for times in row["times"].values() for s in times)
-    assert [r["piece"] for r in benchmark.rows if "run" in r] == [
-        f"run: {part}" for part in ("train", "extract", "validity", "merge", "evaluate")
+    runs = [r for r in benchmark.rows if "run" in r]
+    parts = ("train", "extract", "validity", "merge", "evaluate")
+    assert [(r["recipe"], r["piece"]) for r in runs] == [
+        (recipe, f"run: {part}") for recipe in ("buc_released", "dbc_released") for part in parts
     ]
+    assert all(
+        s > 0 for r in runs for name, s in r["run"].items() if (name, r["piece"]) != ("plain loop", "run: validity")
+    )
     assert "of the roof" in printed
     assert "together" in printed
     assert {"device", "versions", "commit", "date", "cores"} <= benchmark.provenance.keys()
 
 
-def test_the_whole_run_is_that_of_the_papers():
-    assert loops.epochs_of_a_run(loops.Sizes()) == (20 + 19 * 2, 20)
-
-
-def test_a_whole_run_is_added_up_from_its_parts():
+def test_a_whole_run_is_the_papers_schedule_added_up_from_its_parts():
+    second = dict.fromkeys(("ours", "plain loop"), 1.0)
     rows = [
-        {"piece": f"run: {part}", "precision": "bf16", "stage": {"ours": 1.0}, "run": {"ours": 10.0}}
-        for part in ("train", "merge")
+        {"piece": "training", "batch": 16, "precision": "bf16", "seconds": second, "capture": 10.0},
+        {"piece": "extraction", "batch": 256, "precision": "bf16", "seconds": second},
     ]
-    table = gpu.parts(rows).set_index("of")
-    assert table["together"].to_dict() == {"a stage": 2.0, "a run": 20.0}
+    here = {"merging": 2.0, "ranking": 3.0, "validity": 4.0}
+    on_host = {BUC_RELEASED.name: {12_936: 7.0, 6468: 7.0, 1293: 7.0}, "ranking": {0: 5.0}}
+    found = gpu.whole_run(BUC_RELEASED, loops.Sizes(), "bf16", rows, here, on_host)
+    seconds = {row["piece"]: row["run"] for row in found}
+    stages, images, tested = 19, 12_936, 3368 + 15_913
+    steps = (20 + 18 * 2) * (images // 16)  # of batches
+    assert seconds["run: train"] == pytest.approx({"ours": steps + stages * 10, "plain loop": steps})
+    assert seconds["run: extract"]["ours"] == pytest.approx(18 * images / 256)
+    assert seconds["run: merge"] == pytest.approx({"ours": 2, "plain loop": 18 * 7})
+    assert seconds["run: evaluate"]["plain loop"] == pytest.approx(stages * (tested / 256 + 5))
+    assert seconds["run: validity"] == {"ours": 18 * 4, "plain loop": 0}
+    table = gpu.parts(found).set_index("contender")
+    together = table["together"]
+    assert table["× ours"].to_dict() == {"ours": 1, "plain loop": round(together["plain loop"] / together["ours"], 2)}
 
 
 def test_a_piece_that_fails_or_is_slow_stops_no_other_and_one_that_is_done_is_passed_over(tmp_path, monkeypatch):

@@ -159,7 +159,9 @@ def beside_programs(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
         steps["a ranking"] = ranking
         found += [{"column": benchmark.column, "step": step} | seconds for step, seconds in steps.items()]
     table = pd.DataFrame(found)
-    return table.assign(**{"× as fast": table[PROGRAM] / table["ours"]})
+    return table.assign(ratio=table[PROGRAM] / table["ours"]).rename(
+        columns={"ours": "ours, s", PROGRAM: f"{PROGRAM}, s", "ratio": "× as fast"}
+    )
 
 
 def over_the_schedule(recipe: Recipe, images: int, measured: dict[int, float]) -> float:

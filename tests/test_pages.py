@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu
-from reprolib import BUC, DBC, DBC_RELEASED, OIM, audit, paths, results
+from reprolib import BUC, DBC, DBC_RELEASED, OIM, audit, paths, results, timings
 from reprolib.recipe import BUC_UNREGULARIZED, DBC_ONE_LAYER, DBC_UNREGULARIZED
 from reprolib.timings import load_benchmark
 
@@ -204,3 +204,14 @@ def test_the_pages_have_by_how_much_sorted_images_lead_on_real_people():
     leads = results.ahead_from(1, *recipes)(results.stored(recipes))
     for name in ("docs/audit.md", "README.md"):
         assert f"by {' and '.join(f'{lead:.1f}' for lead in leads)} points" in page(name)
+
+
+def test_the_pages_have_what_the_programs_way_of_merging_takes():
+    table = timings.beside_programs(results.load_or_measure_programs())
+    runs = table[table["step"].str.contains("a run")].set_index("step")
+    (buc, dbc), (buc_program, dbc_program) = runs["ours, s"] / 60, runs["as its program, s"] / 60
+    assert f"{buc:.1f} minutes here with BUC's criterion and {dbc:.1f} with DBC's" in page("README.md")
+    assert f"{buc_program:.0f} minutes and {dbc_program / 60:.1f} hours" in page("README.md")
+    assert f"{buc_program:.0f} minutes of a run of BUC's program and {dbc_program / 60:.1f} hours" in page(
+        "docs/gpu.md"
+    )

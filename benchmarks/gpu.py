@@ -1,7 +1,5 @@
 """``python -m benchmarks.gpu``: training and extraction beside the bare network and a plain loop; whole runs too."""
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -19,10 +17,11 @@ from reprolib.devices import choose_device, choose_precision, cores
 from reprolib.epochs import learning_rates
 from reprolib.quality import cluster_validity
 from reprolib.recipe import Recipe
-from reprolib.record import provenance
-from reprolib.timings import Benchmark, over_the_schedule
+from reprolib.record import cpu_name, provenance
+from reprolib.timings import OURS, PROGRAM, RANKING, Benchmark, whole_merging
 
-OURS, COMPILED, ROOF, PLAIN = "ours", "ours, compiled", "roof", "plain loop"
+COMPILED, ROOF, PLAIN = "ours, compiled", "roof", "plain loop"
+VALIDITY = "validity"
 LARGE = 256  # frames in a batch of a run's extraction
 PAPERS_BATCH = 16
 
@@ -36,26 +35,31 @@ def main(
         list[str] | None, typer.Option(help="Give it for each [On CUDA bf16 and tf32, else float32].")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, for a CPU too.")] = False,
+    runs: Annotated[bool, typer.Option(help="Whole runs too: the programs' merging takes minutes on the host.")] = True,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the file; results/bench/training for the full run, else none.")
     ] = None,
 ) -> None:
-    """Time training and extraction at batch 16, 64, 256 against the roof and a plain loop; add up a whole run."""
+    """Time training and extraction at batch 16, 64, 256 against the roof and a plain loop; add up whole runs."""
     place, sizes = choose_device(device), QUICK if quick else Sizes()
     if place.type == "cpu" and not quick:
         raise typer.BadParameter("there is no CUDA device here: add --quick", param_hint="--device")
     try:
-        chosen = [choose_precision(p, place) for p in precision or []]
+        asked = [choose_precision(p, place) for p in precision or []]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--precision") from error
     if place.type == "cuda":
         torch.cuda.set_device(place)  # the one that is waited for
     folder = output or (None if quick else paths.BENCH / "training")
-    benchmark = Benchmark(provenance(place) | {"precision": "as each row says", "cores": cores()}, [])
-    precisions = chosen or (("bf16", "tf32") if place.type == "cuda" else ("float32",))
-    with TemporaryDirectory() as files, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as aside:
-        # Minutes of Python, on one core nearly all the time.
-        on_host = aside.submit(_programs_on_host, sizes)
+    known = provenance(place) | {"precision": "as each row says", "host": cpu_name(), "cores": cores()}
+    benchmark, precisions = Benchmark(known, []), asked or (("bf16", "tf32") if place.type == "cuda" else ("float32",))
+
+    def add(row: dict) -> None:
+        benchmark.rows.append(row)
+        if folder:
+            benchmark.save(folder)
+
+    with TemporaryDirectory() as files:
         loops.write_jpegs(sizes, Path(files))
         plain = {}  # of a batch size; it has one precision
         for chosen in precisions:
@@ -64,22 +68,17 @@ def main(
                     if (piece, batch) not in plain:
                         plain[piece, batch] = _plain(piece, sizes, batch, place, Path(files))
                     row = measure(piece, sizes, batch, chosen, place, plain[piece, batch])
-                    benchmark.rows.append(row)
+                    add(row)
                     typer.echo(f"{piece}, batch {batch}, {chosen}: {batch / row['seconds'][OURS]:,.0f} images a second")
-                    _save(benchmark, folder)
-        throughputs = list(benchmark.rows)
+    typer.echo("\n" + throughput(benchmark.rows).to_string(index=False))
+    if runs:
+        add(validity(sizes, place))
+        for row in programs.measure(sizes.train, sizes.query, sizes.gallery, place):
+            add(row)
         for recipe in programs.PROGRAMS:
-            here = parts_of_ours(recipe, sizes, place)
             for chosen in precisions:
-                benchmark.rows += whole_run(recipe, sizes, chosen, throughputs, here, on_host.result())
-        _save(benchmark, folder)
-    for report in (throughput(benchmark.rows), parts(benchmark.rows)):
-        typer.echo("\n" + report.to_string(index=False))
-
-
-def _save(benchmark: Benchmark, folder: Path | None) -> None:
-    if folder:
-        benchmark.save(folder)
+                add(whole_run(recipe, sizes, chosen, benchmark.rows))
+        typer.echo("\n" + parts(benchmark.rows).to_string(index=False))
 
 
 def _plain(piece: str, sizes: Sizes, batch: int, device: torch.device, files: Path) -> list[float]:
@@ -87,77 +86,54 @@ def _plain(piece: str, sizes: Sizes, batch: int, device: torch.device, files: Pa
 
 
 def measure(piece: str, sizes: Sizes, batch: int, precision: str, device: torch.device, plain: list[float]) -> dict:
-    """A row: seconds of a batch by contender, their median and all of them."""
+    """A row: seconds of a batch by contender, their median and all of them; of training, what a stage takes once."""
     row = {"piece": piece, "batch": batch, "precision": precision, "network": sizes.backbone}
     if piece == "training":
-        ours, row["capture"] = loops.train_ours(sizes, batch, precision, device)
+        ours, row["first stage"], row["stage"] = loops.train_ours(sizes, batch, precision, device)
     else:
         ours = loops.extract_ours(sizes, batch, precision, device)
     bare = loops.roof(sizes, batch, precision, device, training=piece == "training")
     times = {OURS: ours, ROOF: bare, PLAIN: plain}
     if piece == "training" and device.type == "cuda":  # on a CPU torch.compile takes minutes
-        times[COMPILED], row["compilation"] = loops.train_ours(sizes, batch, precision, device, compiled=True)
+        times[COMPILED], row["first stage, compiled"], row["stage, compiled"] = loops.train_ours(
+            sizes, batch, precision, device, compiled=True
+        )
     row["seconds"] = {name: median(taken) for name, taken in times.items()}
     return row | {"times": {name: [round(t, 7) for t in taken] for name, taken in times.items()}}
 
 
-def _programs_on_host(sizes: Sizes) -> dict[str, dict[int, float]]:
-    """Seconds of the programs' stages by the clusters that they begin with, and of a ranking."""
-    found = {
-        recipe.name: {
-            c: programs.stage_of_program(recipe, sizes.train, c) for c in programs.stages_measured(sizes.train)
-        }
-        for recipe in programs.PROGRAMS
-    }
-    return found | {"ranking": {0: programs.ranking_of_programs(sizes.query, sizes.gallery)}}
-
-
-def parts_of_ours(recipe: Recipe, sizes: Sizes, device: torch.device) -> dict[str, float]:
-    """Seconds of a run's merging, of one ranking, and of one stage's validity, on the device."""
-    by_clusters = {
-        c: median(programs.stage_of_ours(recipe, sizes.train, c, device)) for c in programs.stages_measured(sizes.train)
-    }
+def validity(sizes: Sizes, device: torch.device) -> dict:
+    """A row: seconds of the validity of half as many clusters as images, which a plain run does not ask for."""
     features, identities = inputs.features(sizes.train, programs.DIM, device=str(device))
     labels = inputs.clusters(identities, sizes.train // 2)
-    call = {"": lambda: cluster_validity(features, labels)}
-    return {
-        "merging": over_the_schedule(recipe, sizes.train, by_clusters),
-        "ranking": median(programs.ranking_of_ours(sizes.query, sizes.gallery, device)),
-        "validity": median(in_turns(call, 1, device.type)[""]),
-    }
+    times = in_turns({OURS: lambda: cluster_validity(features, labels)}, 5, device.type)
+    return {"piece": VALIDITY, "clusters": 0, "seconds": {OURS: median(times[OURS])}, "times": times}
 
 
-def whole_run(
-    recipe: Recipe, sizes: Sizes, precision: str, rows: list[dict], here: dict[str, float], on_host: dict
-) -> list[dict]:
-    """Seconds of each part of the recipe's whole schedule, ours and plain, added up from what was measured.
-
-    A plain run asks for no validity.
-    """
-    stages = recipe.num_stages(sizes.train)
+def whole_run(recipe: Recipe, sizes: Sizes, precision: str, rows: list[dict]) -> dict:
+    """A row: seconds of each part of the recipe's whole schedule, ours and plain, added up from the measured rows."""
+    stages, tested = recipe.num_stages(sizes.train), sizes.query + sizes.gallery
     epochs = sum(len(learning_rates(recipe, stage, video=False)) for stage in range(stages))
-    measured = {(r["piece"], r["batch"]): r for r in rows if r["precision"] == precision}
-    train = measured["training", PAPERS_BATCH]
-    large = measured["extraction", max(b for _, b in measured if b <= LARGE)]
+    of = {(row["piece"], row["batch"]): row for row in rows if row.get("precision") == precision and "batch" in row}
+    train, large = of["training", PAPERS_BATCH], of["extraction", max(b for _, b in of if b <= LARGE)]
     epoch = {name: s * (sizes.train // PAPERS_BATCH) for name, s in train["seconds"].items()}
     image = {name: s / large["batch"] for name, s in large["seconds"].items()}
-    tested = sizes.query + sizes.gallery
-    merging = over_the_schedule(recipe, sizes.train, on_host[recipe.name])
-    seconds = {
-        "train": {OURS: epochs * epoch[OURS] + stages * train["capture"], PLAIN: epochs * epoch[PLAIN]},
+    alone = {row["piece"]: row["seconds"] for row in rows if row["piece"] in (RANKING, VALIDITY)}
+    merging = whole_merging(recipe, [row for row in rows if row["piece"] == recipe.name])
+    parts = {
+        "train": {
+            OURS: epochs * epoch[OURS] + train["first stage"] + (stages - 1) * train["stage"],
+            PLAIN: epochs * epoch[PLAIN],
+        },
         "extract": {name: (stages - 1) * sizes.train * image[name] for name in (OURS, PLAIN)},
-        "validity": {OURS: (stages - 1) * here["validity"], PLAIN: 0.0},  # the first stage, before any merge, has none
-        "merge": {OURS: here["merging"], PLAIN: merging},
+        VALIDITY: {OURS: (stages - 1) * alone[VALIDITY][OURS], PLAIN: 0.0},  # before any merge there is none
+        "merge": {OURS: merging[OURS], PLAIN: merging[PROGRAM]},
         "evaluate": {
-            OURS: (stages + 1) * (tested * image[OURS] + here["ranking"]),  # untrained, too
-            PLAIN: stages * (tested * image[PLAIN] + on_host["ranking"][0]),
+            OURS: (stages + 1) * (tested * image[OURS] + alone[RANKING][OURS]),  # the untrained network, too
+            PLAIN: stages * (tested * image[PLAIN] + alone[RANKING][PROGRAM]),
         },
     }
-    return [
-        {"piece": f"run: {part}", "recipe": recipe.name, "batch": PAPERS_BATCH, "precision": precision}
-        | {"network": sizes.backbone, "run": taken}
-        for part, taken in seconds.items()
-    ]
+    return {"piece": "a run", "recipe": recipe.name, "stages": stages, "precision": precision, "parts": parts}
 
 
 def throughput(rows: list[dict]) -> pd.DataFrame:
@@ -172,24 +148,22 @@ def throughput(rows: list[dict]) -> pd.DataFrame:
             "× plain": f"{row['seconds'][PLAIN] / row['seconds'][OURS]:.1f}",
         }
         for row in rows
-        if "seconds" in row
+        if "batch" in row
     )
 
 
 def parts(rows: list[dict]) -> pd.DataFrame:
-    """Seconds of a whole run by part and together, and how many times as long the plain way takes."""
-    found = [
-        {"recipe": row["recipe"], "precision": row["precision"], "contender": name}
-        | {"part": row["piece"].removeprefix("run: "), "seconds": seconds}
-        for row in rows
-        if "run" in row
-        for name, seconds in row["run"].items()
-    ]
-    index = ["recipe", "precision", "contender"]
-    table = pd.DataFrame(found).pivot_table(index=index, columns="part", values="seconds", sort=False)
-    table["together"] = table.sum(axis=1)
-    table["× ours"] = table["together"] / table["together"].xs(OURS, level="contender")
-    return table.round(2).reset_index()
+    """Seconds of a whole run by part and together, of a stage on average, and how many times as long as ours."""
+    found = []
+    for row in (row for row in rows if row["piece"] == "a run"):
+        together = {name: sum(part[name] for part in row["parts"].values()) for name in (OURS, PLAIN)}
+        for name, seconds in together.items():
+            found.append(
+                {"recipe": row["recipe"], "precision": row["precision"], "contender": name}
+                | {part: taken[name] for part, taken in row["parts"].items()}
+                | {"together": seconds, "a stage": seconds / row["stages"], "× ours": seconds / together[OURS]}
+            )
+    return pd.DataFrame(found).round(2)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """``python -m benchmarks.programs``: merging and ranking beside the same steps as the released programs take them.
 
 They hold all pairs at once on the host, sort all of them, and go through pairs of images (BUC's) or of clusters (DBC's)
-in loops of Python. Their means of pairs of clusters, minutes of a stage, are timed on some rows; all else is run whole.
+in loops of Python. DBC's loop takes minutes: of its rows one in fifty is timed, three times over.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -15,20 +15,19 @@ import numpy as np
 import torch
 import typer
 from sklearn.metrics import auc, precision_recall_curve
-from torch import Tensor
 
 from benchmarks import inputs
 from benchmarks.measure import in_turns
 from reprolib import merge_clusters, paths, rank_gallery
 from reprolib.devices import choose_device, cores
 from reprolib.recipe import BUC_RELEASED, DBC_RELEASED, Recipe
-from reprolib.record import provenance
-from reprolib.timings import PROGRAM, Benchmark, beside_programs
+from reprolib.record import cpu_name, provenance
+from reprolib.timings import OURS, PROGRAM, RANKING, Benchmark, beside_programs
 
 FAR = 100_000.0  # a score that no pair has
 DIM = 2048
 MARKET = (12_936, 3368, 15_913)  # training images, queries, gallery
-SAMPLED = 50  # of so many rows of DBC's means one is timed
+EVERY = 50  # one in so many rows of DBC's means is timed
 PROGRAMS = (BUC_RELEASED, DBC_RELEASED)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -46,74 +45,79 @@ def main(
 ) -> None:
     """Time stages and ranking at Market-1501's size, and add up the merging and ranking of a whole run."""
     place = choose_device(device)
-    images, queries, gallery = (60, 10, 40) if quick else MARKET
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # the one that is waited for
     folder = output or (None if quick else paths.BENCH / "programs")
-    benchmark = Benchmark(provenance(place) | {"cores": cores()}, [])
-    for recipe in PROGRAMS:
-        for clusters in stages_measured(images):
-            size = {"piece": recipe.name, "images": images, "clusters": clusters, "queries": 0}
-            ours = stage_of_ours(recipe, images, clusters, place)
-            benchmark.rows.append(size | _times(ours, stage_of_program(recipe, images, clusters)))
-    size = {"piece": "ranking", "images": gallery, "clusters": 0, "queries": queries}
-    benchmark.rows.append(
-        size | _times(ranking_of_ours(queries, gallery, place), ranking_of_programs(queries, gallery))
-    )
+    sizes = (60, 10, 40) if quick else MARKET
+    benchmark = Benchmark(provenance(place) | {"host": cpu_name(), "cores": cores()}, list(measure(*sizes, place)))
     if folder:
         benchmark.save(folder)
     typer.echo(beside_programs([benchmark]).to_string(index=False))
 
 
-def _times(ours: list[float], program: float) -> dict:
-    times = {"ours": ours, PROGRAM: [program]}
+def measure(images: int, queries: int, gallery: int, device: torch.device) -> Iterator[dict]:
+    """Rows: the first, a middle and a late stage of either program's run, and a ranking, by both."""
+    for recipe in PROGRAMS:
+        for clusters in (images, images // 2, images // 10):
+            size = {"piece": recipe.name, "images": images, "clusters": clusters, "queries": 0}
+            yield size | _stage(recipe, images, clusters, device)
+    yield {"piece": RANKING, "images": gallery, "clusters": 0, "queries": queries} | _ranking(queries, gallery, device)
+
+
+def _stage(recipe: Recipe, images: int, clusters: int, device: torch.device) -> dict:
+    features, identities = inputs.features(images, DIM)
+    labels = torch.arange(images) if clusters == images else inputs.clusters(identities, clusters)
+    merges = recipe.merges_per_stage(images)
+    settings = {"criterion": recipe.criterion, "merges_per_stage": merges}
+    ours = partial(merge_clusters, features.to(device), labels.to(device), **settings)
+    if recipe.criterion.linkage == "minimum":
+        program = _seconds_as_buc(features.numpy(), labels.tolist(), recipe.criterion.regularizer_weight, merges)
+    else:
+        program = _seconds_as_dbc(features.numpy(), labels.numpy(), merges)
+    return _times(ours, program, device)
+
+
+def _seconds_as_buc(features: np.ndarray, labels: list[int], weight: float, merges: int) -> list[float]:
+    begun = time.perf_counter()
+    merge_as_buc(features, labels, weight=weight, merges=merges)
+    return [time.perf_counter() - begun]
+
+
+def _seconds_as_dbc(features: np.ndarray, labels: np.ndarray, merges: int) -> list[float]:
+    """Three times, each with other rows of the means timed and counted for all."""
+    begun = time.perf_counter()
+    distances, ends, members = by_cluster(features, labels)
+    before = time.perf_counter() - begun
+    clusters, loops = len(members), []
+    for first in range(0, min(clusters, EVERY), 17):
+        rows = range(first, clusters, EVERY)
+        begun = time.perf_counter()
+        one_by_one(distances, ends, rows)
+        loops.append((time.perf_counter() - begun) / share(clusters, rows))
+    means = at_once(distances, ends)
+    begun = time.perf_counter()
+    merge_down(means, members, merges)
+    after = time.perf_counter() - begun
+    return [before + loop + after for loop in loops]
+
+
+def _ranking(queries: int, gallery: int, device: torch.device) -> dict:
+    rows, _ = inputs.features(queries + gallery, DIM)
+    ids, here = inputs.ids(queries, gallery), rows.to(device)
+    ours = partial(rank_gallery, here[:queries], here[queries:], **ids)
+    numbers = {name: v.numpy() for name, v in ids.items()}
+    begun = time.perf_counter()
+    rank_as_programs(rows[:queries].numpy(), rows[queries:].numpy(), numbers)
+    return _times(ours, [time.perf_counter() - begun], device)
+
+
+def _times(ours: Callable, program: list[float], device: torch.device) -> dict:
+    """Medians and all times; ours five times."""
+    times = in_turns({OURS: ours}, 5, device.type) | {PROGRAM: program}
     return {
         "seconds": {name: median(taken) for name, taken in times.items()},
         "times": {name: [round(t, 7) for t in taken] for name, taken in times.items()},
     }
-
-
-def stages_measured(images: int) -> tuple[int, int, int]:
-    """Clusters that the first, a middle and a late stage begin with."""
-    return images, images // 2, images // 10
-
-
-def _inputs(images: int, clusters: int) -> tuple[Tensor, Tensor]:
-    features, identities = inputs.features(images, DIM)
-    return features, torch.arange(images) if clusters == images else inputs.clusters(identities, clusters)
-
-
-def stage_of_ours(recipe: Recipe, images: int, clusters: int, device: torch.device) -> list[float]:
-    """Seconds of a stage, five times."""
-    features, labels = (v.to(device) for v in _inputs(images, clusters))
-    settings = {"criterion": recipe.criterion, "merges_per_stage": recipe.merges_per_stage(images)}
-    return in_turns({"": partial(merge_clusters, features, labels, **settings)}, 5, device.type)[""]
-
-
-def stage_of_program(recipe: Recipe, images: int, clusters: int) -> float:
-    """Seconds of the same stage as the recipe's program takes it, on the host."""
-    features, labels = (v.numpy() for v in _inputs(images, clusters))
-    merges, sampled = recipe.merges_per_stage(images), Sampled(SAMPLED)
-    begun = time.perf_counter()
-    if recipe is BUC_RELEASED:
-        merge_as_buc(features, labels.tolist(), weight=recipe.criterion.regularizer_weight, merges=merges)
-    else:
-        merge_as_dbc(features, labels, merges=merges, means=sampled)
-    return time.perf_counter() - begun + sampled.left_out
-
-
-def ranking_of_ours(queries: int, gallery: int, device: torch.device) -> list[float]:
-    """Seconds of ranking all queries, five times."""
-    rows, _ = inputs.features(queries + gallery, DIM, device=str(device))
-    call = partial(rank_gallery, rows[:queries], rows[queries:], **inputs.ids(queries, gallery))
-    return in_turns({"": call}, 5, device.type)[""]
-
-
-def ranking_of_programs(queries: int, gallery: int) -> float:
-    """Seconds of the same as both programs take it, on the host."""
-    rows, _ = inputs.features(queries + gallery, DIM)
-    ids = {name: v.numpy() for name, v in inputs.ids(queries, gallery).items()}
-    begun = time.perf_counter()
-    rank_as_programs(rows[:queries].numpy(), rows[queries:].numpy(), **ids)
-    return time.perf_counter() - begun
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -143,81 +147,77 @@ def merge_as_buc(features: np.ndarray, labels: list[int], *, weight: float, merg
     return labels
 
 
-def mean_by_mean(distances: np.ndarray, ends: np.ndarray, *, every: int = 1) -> np.ndarray:
-    """Mean of each block of clusters a <= b, (C, C), one after the other; of every so-manieth a."""
+def merge_as_dbc(features: np.ndarray, labels: np.ndarray, *, merges: int) -> np.ndarray:
+    """New labels: the means of all pairs of clusters, all C² sorted, merged down the list.
+
+    The program also adds the regularizer to a copy of the means, which it does not rank; that is left out.
+    """
+    distances, ends, members = by_cluster(features, labels)
+    return merge_down(one_by_one(distances, ends, range(len(members))), members, merges)
+
+
+def by_cluster(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Distances of the images sorted by their clusters, where these begin and end, and their images."""
+    order = np.argsort(labels, kind="stable")
+    ends = np.cumsum([0, *np.bincount(labels)])
+    return squared_distances(features[order], features[order]), ends, np.split(order, ends[1:-1])
+
+
+def one_by_one(distances: np.ndarray, ends: np.ndarray, rows: range) -> np.ndarray:
+    """Means of blocks of distances, those of clusters a in ``rows`` with b >= a: (C, C), 0 elsewhere."""
     clusters = len(ends) - 1
     means = np.zeros((clusters, clusters))
-    for a in range(0, clusters, every):
+    for a in rows:
         for b in range(a, clusters):
             means[a, b] = np.average(distances[ends[a] : ends[a + 1], ends[b] : ends[b + 1]])
     return means
 
 
-class Sampled:
-    """The same means at once, after some rows of the loop: they tell how much more time all of it would take."""
-
-    def __init__(self, every: int):
-        """Time one row of so many."""
-        self.every, self.left_out = every, 0.0
-
-    def __call__(self, distances: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        begun = time.perf_counter()
-        mean_by_mean(distances, ends, every=self.every)
-        loop = time.perf_counter() - begun
-        sums = np.add.reduceat(np.add.reduceat(distances, ends[:-1], axis=0), ends[:-1], axis=1)
-        means = np.triu(sums / np.outer(np.diff(ends), np.diff(ends)))
-        pairs = np.arange(len(means), 0, -1)  # of each row
-        self.left_out = loop * pairs.sum() / pairs[:: self.every].sum() - (time.perf_counter() - begun)
-        return means
+def at_once(distances: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """What ``one_by_one`` gives of all rows, without its loop."""
+    sums = np.add.reduceat(np.add.reduceat(distances, ends[:-1], axis=0), ends[:-1], axis=1)
+    return np.triu(sums / np.outer(np.diff(ends), np.diff(ends)))
 
 
-def merge_as_dbc(
-    features: np.ndarray, labels: np.ndarray, *, merges: int, means: Callable[..., np.ndarray] = mean_by_mean
-) -> np.ndarray:
-    """New labels: the means of all pairs of clusters, all C² sorted, merged down the list."""
-    order, sizes = np.argsort(labels, kind="stable"), np.bincount(labels)
-    members = dict(enumerate(np.split(order, np.cumsum(sizes)[:-1])))
-    linkages = means(squared_distances(features[order], features[order]), np.cumsum([0, *sizes]))
-    linkages += np.tril(np.full_like(linkages, FAR))
-    one, other = np.unravel_index(np.argsort(linkages, axis=None), linkages.shape)
-    wanted = len(sizes) - merges
+def share(clusters: int, rows: range) -> float:
+    """Of all pairs a <= b, that which ``rows`` have."""
+    return sum(clusters - a for a in rows) / (clusters * (clusters + 1) / 2)
+
+
+def merge_down(means: np.ndarray, members: list[np.ndarray], merges: int) -> np.ndarray:
+    """New labels: pairs by their means, ascending; one of which either is absorbed already is passed over."""
+    means += np.tril(np.full_like(means, FAR))
+    one, other = np.unravel_index(np.argsort(means, axis=None), means.shape)
+    left = dict(enumerate(members))
     for a, b in zip(one, other, strict=True):
-        if a in members and b in members:  # a < b: b goes
-            members[a] = np.concatenate([members[a], members.pop(b)])
-            if len(members) == wanted:
+        if a in left and b in left:
+            left[a] = np.concatenate([left[a], left.pop(b)])
+            if len(left) == len(members) - merges:
                 break
-    found = np.empty_like(labels)
-    for new, old in enumerate(sorted(members)):
-        found[members[old]] = new
-    return found
+    labels = np.empty(sum(map(len, members)), dtype=np.int64)
+    for new, old in enumerate(sorted(left)):
+        labels[left[old]] = new
+    return labels
 
 
-def rank_as_programs(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    *,
-    query_pids: np.ndarray,
-    gallery_pids: np.ndarray,
-    query_camids: np.ndarray,
-    gallery_camids: np.ndarray,
-) -> tuple[float, float]:
-    """Rank-1 and mAP by trapezoid: all distances sorted, for the one and for the other, then query by query."""
+def rank_as_programs(query: np.ndarray, gallery: np.ndarray, ids: dict[str, np.ndarray]) -> tuple[float, float]:
+    """Rank-1 and mAP by trapezoid: all distances sorted, for the one and again for the other, then query by query."""
     distances = squared_distances(query, gallery)
-    precisions, firsts = [], []
-    order = np.argsort(distances, axis=1)
+    firsts = [matches[0] for _, _, matches in _ranked(np.argsort(distances, axis=1), ids)]
+    curves = (
+        precision_recall_curve(matches, -distances[q][found])
+        for q, found, matches in _ranked(np.argsort(distances, axis=1), ids)
+    )
+    return float(np.mean(firsts)), float(np.mean([auc(recall, precision) for precision, recall, _ in curves]))
+
+
+def _ranked(order: np.ndarray, ids: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of each query that has a match: its number, the gallery ranked without its own junk, and what matches."""
     for q, row in enumerate(order):
-        keep = (gallery_pids[row] != query_pids[q]) | (gallery_camids[row] != query_camids[q])
-        matches = gallery_pids[row][keep] == query_pids[q]
-        if matches.any():
-            precision, recall, _ = precision_recall_curve(matches, -distances[q][row][keep])
-            precisions.append(auc(recall, precision))
-    order = np.argsort(distances, axis=1)
-    for q, row in enumerate(order):
-        keep = (gallery_pids[row] != query_pids[q]) | (gallery_camids[row] != query_camids[q])
-        matches = gallery_pids[row][keep] == query_pids[q]
-        if matches.any():
-            firsts.append(matches[0])
-    return float(np.mean(firsts)), float(np.mean(precisions))
+        same = ids["gallery_pids"][row] == ids["query_pids"][q]
+        keep = ~(same & (ids["gallery_camids"][row] == ids["query_camids"][q]))
+        if same[keep].any():
+            yield q, row[keep], same[keep]
 
 
 if __name__ == "__main__":

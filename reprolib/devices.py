@@ -73,6 +73,18 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
         cudnn.benchmark, cudnn.benchmark_limit, cudnn.conv.fp32_precision, products.fp32_precision = before
 
 
+@contextmanager
+def multiplying_in(precision: str, device: torch.device) -> Iterator[None]:
+    """In the block float32 matrices are multiplied in "ieee", "tf32" or "bf16", whatever the process allows."""
+    backend = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
+    before = backend.fp32_precision
+    backend.fp32_precision = precision
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """Mixed precision for a forward pass, if that is what ``precision`` says.
 

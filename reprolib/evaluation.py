@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reprolib.devices import multiplying_in
+
 _BLOCK_DISTANCES = 2**24  # distances held at a time: 64 MiB; with fewer rows the product is slower
 _FEW_MATCHES = 32  # a query; up to about as many, numpy counts faster than it sorts (measured at G = 15,913)
 
@@ -76,7 +78,8 @@ def rank_gallery(
     def distances(queries: slice) -> Tensor:
         # ‖q − g‖² − ‖q‖², which orders the gallery as ‖q − g‖ does
         some = query[queries]
-        return torch.addmm(squared_norm, some, gallery.T, alpha=-2, out=held[: len(some)])
+        with multiplying_in("ieee", some.device):
+            return torch.addmm(squared_norm, some, gallery.T, alpha=-2, out=held[: len(some)])
 
     matches = _find_matches(
         query_pids, gallery_pids, query_camids, gallery_camids, shape=(len(query), len(gallery)), device=query.device

@@ -41,7 +41,7 @@ def extract(
     """
     training = model.training
     model.eval()
-    pool = _folded(model)
+    pool = folded(model)
     lengths = np.minimum(np.diff(starts), frames_at_most)
     owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(device)
     frames = torch.from_numpy(np.concatenate([np.arange(s, s + n) for s, n in zip(starts[:-1], lengths, strict=True)]))
@@ -112,7 +112,7 @@ def _resized(images: Images, index: Tensor, box: Tensor, image_size: tuple[int, 
     return crop_and_resize(images.take(index, box.device), box.expand(len(index), 4), flip, image_size)
 
 
-def _folded(model: Model):
+def folded(model: Model):
     """``model.pool`` with each BatchNorm folded into its convolution: nearly twice as fast on a CPU."""
     copy = deepcopy(model)
     for parent in copy.modules():

@@ -154,7 +154,7 @@ def prepare(split: Split, image_size: tuple[int, int], *, parts: Sequence[str], 
         if tracklets is None:
             return None
         size = "x".join(map(str, image_size))
-        cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets)}.npy"
+        cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets, written=True)}.npy"
         return load_images(tracklets.frames, image_size, cache=cache).to(device)
 
     return Prepared(split, **{part: images(part) for part in parts})

@@ -102,7 +102,7 @@ def provenance(device: torch.device, precision: str = "float32") -> dict:
     """Where and with what a run is made; ``precision`` is that of the network's products."""
     on_gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else cpu_name(),
         "device_type": device.type,
         "threads": torch.get_num_threads(),
         "precision": precision,
@@ -127,7 +127,8 @@ def own_version() -> str:
         return "not installed"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Of the processor, as the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

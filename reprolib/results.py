@@ -55,8 +55,8 @@ __all__ = [
     "higher",
     "highest",
     "judge",
+    "load_beside_programs",
     "load_or_measure",
-    "load_or_measure_programs",
     "load_or_run",
     "ours",
     "percent",
@@ -163,29 +163,22 @@ def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchm
         ValueError: an unknown source.
         RecordError: nothing is stored.
     """
-    return _measured(".", ["benchmarks", "--up-to", str(up_to), "--no-references"], source, "make bench")
-
-
-def load_or_measure_programs(*, source: str = "stored") -> list[Benchmark]:
-    """The same of ``make bench-programs``: steps beside the released programs' way, at Market-1501's size.
-
-    Raises:
-        ValueError: an unknown source.
-        RecordError: nothing is stored.
-    """
-    return _measured("programs", ["benchmarks.programs"], source, "make bench-programs")
-
-
-def _measured(folder: str, module: list[str], source: str, remedy: str) -> list[Benchmark]:
     if source not in ("stored", "run"):
         raise ValueError(f'source={source!r} is not one of "stored", "run"')
     if source == "run":
-        command = [sys.executable, "-m", *module, "--output", str(paths.BENCH / folder)]
-        subprocess.run(command, cwd=paths.ROOT, stdout=subprocess.DEVNULL, check=True)
-    files = sorted((paths.STORED_BENCH if source == "stored" else paths.BENCH).joinpath(folder).glob("*.json"))
+        options = ["--up-to", str(up_to), "--no-references", "--output", str(paths.BENCH)]
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks", *options], cwd=paths.ROOT, stdout=subprocess.DEVNULL, check=True
+        )
+    files = sorted((paths.STORED_BENCH if source == "stored" else paths.BENCH).glob("*.json"))
     if not files:
-        raise RecordError(f'nothing is measured yet; measure it: {remedy}, or set source = "run"')
+        raise RecordError('nothing is measured yet; measure it: make bench, or set source = "run"')
     return [load_benchmark(file) for file in files]
+
+
+def load_beside_programs() -> list[Benchmark]:
+    """What each machine measured by ``make bench-programs``: steps beside the released programs' way."""
+    return [load_benchmark(file) for file in sorted((paths.STORED_BENCH / "programs").glob("*.json"))]
 
 
 def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:

@@ -13,8 +13,10 @@ from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RecordError, write_json
 
 FORMAT = 1  # raised when a row's fields change meaning
+OURS = "ours"
 PRODUCT = "product"  # the contender that is one plain matrix product
-PROGRAM = "as its program"  # the one that takes the steps of the released program
+PROGRAM = "program's way"  # the one that takes the steps of the released program
+RANKING = "ranking"  # the piece that is no merging
 
 
 @dataclass
@@ -53,10 +55,10 @@ def load_benchmark(file: Path) -> Benchmark:
     try:
         content = json.loads(file.read_text())
         if content.pop("format") != FORMAT:
-            raise RecordError(f"{file}: of another version of reprolib; make bench renews it")
+            raise RecordError(f"{file}: of another version of reprolib; measure it again")
         return Benchmark(**content)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{file}: no benchmark ({error}); make bench renews it") from error
+        raise RecordError(f"{file}: no benchmark ({error}); measure it again") from error
 
 
 def table(benchmark: Benchmark) -> pd.DataFrame:
@@ -141,37 +143,37 @@ def exponents(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
 
 
 def beside_programs(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """Seconds of each step, ours and as the released program takes it; and of all of them in a whole run."""
+    """Seconds of each step, ours and the released program's way; and of all of them in a whole run."""
     found = []
     for benchmark in benchmarks:
-        rows, steps = benchmark.rows, {}
-        (ranking,) = (row["seconds"] for row in rows if row["piece"] == "ranking")
-        for piece in dict.fromkeys(row["piece"] for row in rows if row["clusters"]):
-            stages = {row["clusters"]: row["seconds"] for row in rows if row["piece"] == piece}
-            recipe, images = RECIPES[piece], next(row["images"] for row in rows if row["piece"] == piece)
-            trained = recipe.num_stages(images)
-            steps |= {f"{piece}: a stage from {clusters:,} clusters": seconds for clusters, seconds in stages.items()}
-            steps[f"{piece}: a run, {trained - 1} stages of merging and {trained} rankings"] = {
-                name: over_the_schedule(recipe, images, {c: s[name] for c, s in stages.items()})
-                + trained * ranking[name]
-                for name in ranking
+        (ranking,) = (row["seconds"] for row in benchmark.rows if row["piece"] == RANKING)
+        for name in dict.fromkeys(row["piece"] for row in benchmark.rows if row["clusters"]):
+            recipe, rows = RECIPES[name], [row for row in benchmark.rows if row["piece"] == name]
+            steps = {f"merging, from {row['clusters']:,} clusters": row["seconds"] for row in rows}
+            merging, trained = whole_merging(recipe, rows), recipe.num_stages(rows[0]["images"])
+            steps[f"a run: {trained - 1} mergings, {trained} rankings (ours {trained + 1})"] = {
+                OURS: merging[OURS] + (trained + 1) * ranking[OURS],  # the untrained network's, too
+                PROGRAM: merging[PROGRAM] + trained * ranking[PROGRAM],
             }
-        steps["a ranking"] = ranking
-        found += [{"column": benchmark.column, "step": step} | seconds for step, seconds in steps.items()]
+            found += [{"on": benchmark.column, "recipe": name, "step": step} | s for step, s in steps.items()]
+        found.append({"on": benchmark.column, "recipe": "", "step": "a ranking"} | ranking)
     table = pd.DataFrame(found)
-    return table.assign(ratio=table[PROGRAM] / table["ours"]).rename(
-        columns={"ours": "ours, s", PROGRAM: f"{PROGRAM}, s", "ratio": "× as fast"}
+    return table.assign(ratio=table[PROGRAM] / table[OURS]).rename(
+        columns={OURS: f"{OURS}, s", PROGRAM: f"{PROGRAM}, s", "ratio": "times as fast"}
     )
 
 
-def over_the_schedule(recipe: Recipe, images: int, measured: dict[int, float]) -> float:
-    """Seconds of all stages of merging, from those of three: by the number of clusters that a stage begins with.
+def whole_merging(recipe: Recipe, rows: Sequence[dict]) -> dict[str, float]:
+    """Seconds of all mergings between a recipe's stages, by contender, from those of three stages.
 
-    The others are taken to lie on the parabola through them: a program goes through all pairs of images (BUC's) or of
-    clusters (DBC's).
+    The others are taken to lie on a parabola in the number of clusters: a program goes through all pairs of images
+    (BUC's) or of clusters (DBC's). The programs merge once more after the last stage, to no use; that is not counted.
     """
+    images = rows[0]["images"]
     begins = images - recipe.merges_per_stage(images) * np.arange(recipe.num_stages(images) - 1)
-    return float(np.polyval(np.polyfit(list(measured), list(measured.values()), 2), begins).sum())
+    clusters = [row["clusters"] for row in rows]
+    parabolas = {name: np.polyfit(clusters, [row["seconds"][name] for row in rows], 2) for name in rows[0]["seconds"]}
+    return {name: float(np.polyval(parabola, begins).sum()) for name, parabola in parabolas.items()}
 
 
 def grows_at_most(pieces: Sequence[str], power: float) -> Callable[[Sequence[Benchmark]], list[float]]:

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 
 from reprolib import BUC, datasets, paths, results
 from reprolib.datasets import DatasetError, Tracklets, check, fingerprint, load_dataset
 from reprolib.datasets.published import SOURCES, Counts
-from reprolib.plan import make_plan
+from reprolib.plan import make_plan, prepare
 from reprolib.record import RunRecord
 
 RNG = np.random.default_rng(0)
@@ -616,6 +617,38 @@ def test_fingerprint_changes_with_every_change_of_the_files(tmp_path):
         file.write(b"x")
     seen.add(fingerprint(gallery))
     assert len(seen) == 4
+
+
+def test_fingerprint_notices_a_file_replaced_by_one_of_its_size_if_asked(tmp_path):
+    draw_dataset("market1501", tmp_path)
+    gallery = load("market1501", tmp_path).gallery
+    before, written = fingerprint(gallery), fingerprint(gallery, written=True)
+    file = gallery.frames[0]
+    content, time = file.read_bytes(), file.stat().st_mtime_ns
+    file.write_bytes(content[:-1] + b"x")
+    os.utime(file, ns=(time, time + 1_000_000))  # a clock is coarser than two writes of a test
+    assert fingerprint(gallery) == before
+    assert fingerprint(gallery, written=True) != written
+
+
+def test_an_image_that_changed_is_decoded_again_and_another_size_has_its_own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    draw_dataset("market1501", tmp_path)
+    split, cpu = load("market1501", tmp_path), torch.device("cpu")
+    before = prepare(split, (128, 64), parts=["train"], device=cpu).train.pixels
+    file = split.train.frames[0]
+    size, time = file.stat().st_size, file.stat().st_mtime_ns
+    with Image.open(file) as image:
+        changed = Image.new("RGB", image.size)
+    changed.save(file, "jpeg")
+    file.write_bytes(file.read_bytes().ljust(size, b"\0"))  # the bytes that it had, as many
+    os.utime(file, ns=(time, time + 1_000_000))
+    assert file.stat().st_size == size
+    after = prepare(split, (128, 64), parts=["train"], device=cpu).train.pixels
+    assert before[0].any()
+    assert not after[0].any()
+    assert torch.equal(before[1:], after[1:])
+    assert prepare(split, (8, 4), parts=["train"], device=cpu).train.pixels.shape[1:3] == (8, 4)
 
 
 def test_fingerprint_does_not_depend_on_where_the_dataset_lies(tmp_path):

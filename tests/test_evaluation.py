@@ -192,6 +192,25 @@ def test_features_are_ranked_by_euclidean_distance_whatever_their_length(device)
     assert_same(ranking, rank_from_distances(distmat, **ids))
 
 
+def test_a_process_that_allows_imprecise_products_ranks_by_float32(monkeypatch):
+    product, seen = torch.addmm, []
+
+    def watched(*arguments, **options):
+        seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return product(*arguments, **options)
+
+    monkeypatch.setattr(torch, "addmm", watched)
+    rng = np.random.default_rng(0)
+    features = [torch.from_numpy(rng.normal(size=(n, 6))).float() for n in (20, 90)]
+    torch.set_float32_matmul_precision("medium")
+    try:
+        rank_gallery(*features, **random_ids(rng, 20, 90))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == ["ieee"]
+
+
 def test_blocks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(0)
     distmat, ids = rng.random((23, 40)), random_ids(rng, 23, 40, pids=9)

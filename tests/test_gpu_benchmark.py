@@ -17,44 +17,50 @@ def test_one_command_measures_training_and_extraction_beside_the_roof_and_a_plai
     printed = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
     (file,) = tmp_path.glob("*.json")
     benchmark = load_benchmark(file)
-    measured = {(r["piece"], r["batch"]): r for r in benchmark.rows if "seconds" in r}
+    measured = {(r["piece"], r["batch"]): r for r in benchmark.rows if "batch" in r}
     assert measured.keys() == {(piece, b) for piece in ("training", "extraction") for b in loops.QUICK.batches}
     for row in measured.values():
         assert row["seconds"].keys() == {"ours", "roof", "plain loop"}
         assert all(s > 0 for times in row["times"].values() for s in times)
-    runs = [r for r in benchmark.rows if "run" in r]
-    parts = ("train", "extract", "validity", "merge", "evaluate")
-    assert [(r["recipe"], r["piece"]) for r in runs] == [
-        (recipe, f"run: {part}") for recipe in ("buc_released", "dbc_released") for part in parts
-    ]
-    assert all(
-        s > 0 for r in runs for name, s in r["run"].items() if (name, r["piece"]) != ("plain loop", "run: validity")
-    )
+    runs = [r for r in benchmark.rows if r["piece"] == "a run"]
+    assert [r["recipe"] for r in runs] == ["buc_released", "dbc_released"]
+    for run in runs:
+        assert list(run["parts"]) == ["train", "extract", "validity", "merge", "evaluate"]
+        assert all(s > 0 for part, taken in run["parts"].items() for s in taken.values() if part != "validity")
     assert "of the roof" in printed
     assert "together" in printed
     assert {"device", "versions", "commit", "date", "cores"} <= benchmark.provenance.keys()
 
 
 def test_a_whole_run_is_the_papers_schedule_added_up_from_its_parts():
+    images, tested, stages = 12_936, 3368 + 15_913, 19
     second = dict.fromkeys(("ours", "plain loop"), 1.0)
     rows = [
-        {"piece": "training", "batch": 16, "precision": "bf16", "seconds": second, "capture": 10.0},
+        {"piece": "training", "batch": 16, "precision": "bf16", "seconds": second, "first stage": 30.0, "stage": 10.0},
+        {"piece": "extraction", "batch": 64, "precision": "bf16", "seconds": dict.fromkeys(second, 9.0)},
         {"piece": "extraction", "batch": 256, "precision": "bf16", "seconds": second},
+        {"piece": "training", "batch": 16, "precision": "tf32", "seconds": dict.fromkeys(second, 9.0)},
+        {"piece": "validity", "clusters": 0, "seconds": {"ours": 4.0}},
+        {"piece": "ranking", "clusters": 0, "seconds": {"ours": 3.0, "program's way": 5.0}},
     ]
-    here = {"merging": 2.0, "ranking": 3.0, "validity": 4.0}
-    on_host = {BUC_RELEASED.name: {12_936: 7.0, 6468: 7.0, 1293: 7.0}, "ranking": {0: 5.0}}
-    found = gpu.whole_run(BUC_RELEASED, loops.Sizes(), "bf16", rows, here, on_host)
-    seconds = {row["piece"]: row["run"] for row in found}
-    stages, images, tested = 19, 12_936, 3368 + 15_913
+    merging = {"ours": 2.0, "program's way": 7.0}
+    rows += [
+        {"piece": "buc_released", "images": images, "clusters": c, "seconds": merging} for c in (images, 6468, 1293)
+    ]
+    run = gpu.whole_run(BUC_RELEASED, loops.Sizes(), "bf16", rows)
     steps = (20 + 18 * 2) * (images // 16)  # of batches
-    assert seconds["run: train"] == pytest.approx({"ours": steps + stages * 10, "plain loop": steps})
-    assert seconds["run: extract"]["ours"] == pytest.approx(18 * images / 256)
-    assert seconds["run: merge"] == pytest.approx({"ours": 2, "plain loop": 18 * 7})
-    assert seconds["run: evaluate"]["plain loop"] == pytest.approx(stages * (tested / 256 + 5))
-    assert seconds["run: validity"] == {"ours": 18 * 4, "plain loop": 0}
-    table = gpu.parts(found).set_index("contender")
-    together = table["together"]
-    assert table["× ours"].to_dict() == {"ours": 1, "plain loop": round(together["plain loop"] / together["ours"], 2)}
+    extraction = 18 * images / 256
+    assert run["parts"] == {
+        "train": {"ours": steps + 30 + 18 * 10, "plain loop": steps},
+        "extract": {"ours": extraction, "plain loop": extraction},
+        "validity": {"ours": 18 * 4, "plain loop": 0},
+        "merge": {"ours": pytest.approx(18 * 2), "plain loop": pytest.approx(18 * 7)},
+        "evaluate": {"ours": 20 * (tested / 256 + 3), "plain loop": stages * (tested / 256 + 5)},
+    }
+    table = gpu.parts([*rows, run]).set_index("contender")
+    ours, plain = table["together"]
+    assert table["× ours"].to_dict() == {"ours": 1, "plain loop": round(plain / ours, 2)}
+    assert table["a stage"]["ours"] == round(ours / stages, 2)
 
 
 def test_a_piece_that_fails_or_is_slow_stops_no_other_and_one_that_is_done_is_passed_over(tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ def float32_bounds_are_used_however_small_the_stage(monkeypatch):
 def more_than_double(request, monkeypatch):
     """Ranked anew after every merge, clusters count as few, for float64, and as many, for bounds."""
     if request.param == "many clusters":
-        monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", 0)
+        monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", {"cpu": 0, "cuda": 0})
 
 
 def golden(pattern):
@@ -186,7 +186,7 @@ def test_streamed_merging_matches_reference(stage, criterion, block, pairs, cost
         patch.setattr(clusters_module, "BLOCK_BYTES", block)
         patch.setattr(ranked_once, "PAIRS_PER_MERGE", pairs)
         patch.setattr(ranked_once, "PAIR_COST", cost)
-        patch.setattr(ranked_again, "DOUBLE_UP_TO", double_up_to)
+        patch.setattr(ranked_again, "DOUBLE_UP_TO", {"cpu": double_up_to})
         patch.setattr(products, "quickest", lambda device: precision)
         fast = merge_clusters(features, labels, criterion=criterion, merges_per_stage=merges)
     slow = reference.merge_clusters(features.tolist(), labels.tolist(), criterion=criterion, merges_per_stage=merges)
@@ -245,7 +245,7 @@ def test_a_matrix_of_bounds_or_of_float32_gives_the_merges_of_a_float64_one(link
     in_double = merge_clusters(features, labels, criterion=criterion, merges_per_stage=100)
     matrix = ranked_again._Matrix
     monkeypatch.setattr(ranked_again, "_Matrix", lambda c, *, bounds: made.append(bounds) or matrix(c, bounds=bounds))
-    monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", 0)
+    monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", {"cpu": 0, "cuda": 0})
     monkeypatch.setattr(ranked_again, "PAIR_COST", cost)  # all pairs may be scored, some, none
     assert torch.equal(merge_clusters(features, labels, criterion=criterion, merges_per_stage=100), in_double)
     assert made == matrices
@@ -254,7 +254,7 @@ def test_a_matrix_of_bounds_or_of_float32_gives_the_merges_of_a_float64_one(link
 @pytest.mark.parametrize("distance", ["euclidean", "squared"])
 @pytest.mark.parametrize("linkage", ["minimum", "maximum", "centroid", "average"])
 def test_bounds_are_at_most_the_linkages_before_and_after_merges(linkage, distance, monkeypatch):
-    monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", 0)
+    monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", {"cpu": 0, "cuda": 0})
     sizes = torch.tensor([1] * 100 + [2] * 50 + [40] * 3)
     features = people(int(sizes.sum()), dim=256)
     features[150:180] = features[:30]  # distances of zero
@@ -538,7 +538,7 @@ def test_products_of_less_than_float32_precision_are_noticed(recipe, monkeypatch
 
     monkeypatch.setattr(torch, "addmm", bfloat16_product)
     monkeypatch.setattr(products, "quickest", lambda device: "ieee")
-    monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", 0)
+    monkeypatch.setattr(ranked_again, "DOUBLE_UP_TO", {"cpu": 0, "cuda": 0})
     features, stage = people(80, dim=8), {"criterion": recipe.criterion, "merges_per_stage": 30}
     fast = merge_clusters(features, torch.arange(80), **stage)
     assert fast.tolist() == reference.merge_clusters(features.tolist(), list(range(80)), **stage)

@@ -137,3 +137,13 @@ def test_a_resnets_features_do_not_depend_on_how_its_last_convolutions_are_compu
     monkeypatch.setattr(Convolution, "forward", nn.Conv2d.forward)
     assert not torch.equal(model(images).feature, feature)  # the last digits tell that they were others
     torch.testing.assert_close(model(images).feature, feature)
+
+
+def test_a_network_is_placed_and_fed_channels_last():
+    model = Model(BUC, backbone="mobilenet_v2", weights="none").place(torch.device("cpu"))
+    weights = [p for p in model.stem.parameters() if p.ndim == 4]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    seen = []
+    model.stem.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    model.pool(torch.rand(2, 3, 32, 16))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)

@@ -135,11 +135,12 @@ def summarize(split: Split) -> dict:
     return {"counts": counts, "samples_per_identity": samples_per_identity(split)}
 
 
-def fingerprint(tracklets: Tracklets, *, labels: bool = False) -> str:
+def fingerprint(tracklets: Tracklets, *, labels: bool = False, written: bool = False) -> str:
     """16 hex digits that change when a frame is added, removed, resized, renamed or moved.
 
     Files count by folder, name and size (their content is not read), pixels by their bytes. The order counts: what
-    is cached under this key lies in it. ``labels``: cameras and identities count too.
+    is cached under this key lies in it. ``labels``: cameras and identities count too. ``written``: when files were
+    last written, so that one replaced by another of its size is noticed; on another machine that is another time.
     """
     digest = hashlib.blake2b(tracklets.starts.astype("<i8").tobytes(), digest_size=8)
     for ids in (tracklets.camids, tracklets.pids) if labels else ():
@@ -149,15 +150,19 @@ def fingerprint(tracklets: Tracklets, *, labels: bool = False) -> str:
         digest.update(np.ascontiguousarray(tracklets.frames))
     else:
         for file in tracklets.frames:
-            digest.update(f"{file.parent.name}/{file.name}/{_size(file)}\n".encode(errors="surrogateescape"))
+            size, time = _size_and_time(file)
+            name = f"{file.parent.name}/{file.name}/{size}\n" + (f"{time}\n" if written else "")
+            digest.update(name.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def _size(file: Path) -> int:
+def _size_and_time(file: Path) -> tuple[int, int]:
+    """Bytes, and when it was last written in nanoseconds."""
     try:
-        return file.stat().st_size
+        status = file.stat()
     except OSError as error:
         raise DatasetError(f"{file}: cannot be read ({error.strerror}); bring it back, or leave it out") from error
+    return status.st_size, status.st_mtime_ns
 
 
 def identities_fingerprint(split: Split) -> str:

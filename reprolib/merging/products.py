@@ -1,7 +1,5 @@
 """Points whose squared distances one matrix product gives: exactly in float64, or quicker and with a proven bound."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import threshold_
 
 from reprolib.criteria import ROUNDING
+from reprolib.devices import multiplying_in
 
 BITS = {"bf16": 8, "tf32": 11, "ieee": 24}  # significant bits of what is multiplied; sums are float32 in all three
 
@@ -28,7 +27,7 @@ class Points:
 
     def distances(self, rows: slice, columns: slice, out: Tensor) -> Tensor:
         """Squared distances of two ranges of points, written to ``out``: (R, K)."""
-        with _products_in(self.precision, out.device):
+        with multiplying_in(self.precision, out.device):
             torch.addmm(self.base[None, columns], self.values[rows], self.values[columns].T, alpha=-2, out=out)
         out.add_(self.base[rows, None])
         return threshold_(out, ROUNDING, 0.0) if out.dtype == torch.float64 else out
@@ -73,15 +72,3 @@ def _rounded(values: Tensor, bits: int) -> Tensor:
         return values
     whole = values.view(torch.int32) + (1 << drop - 1)
     return whole.bitwise_and_(-(1 << drop)).view(torch.float32)
-
-
-@contextmanager
-def _products_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Multiply float32 matrices in this precision, whatever the process allows otherwise."""
-    backend = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
-    before = backend.fp32_precision
-    backend.fp32_precision = precision
-    try:
-        yield
-    finally:
-        backend.fp32_precision = before

@@ -13,7 +13,9 @@ from torch import Tensor
 from reprolib import criteria
 from reprolib.merging.clusters import Clusters
 
-DOUBLE_UP_TO = 4096  # clusters; the matrix is float64 up to here (128 MiB) and in the features' precision above
+# Clusters up to which the matrix is float64 (128 MiB, 2 GiB); above, it has the features' precision. To score pairs one
+# by one takes a GPU longer than the product in float64.
+DOUBLE_UP_TO = {"cpu": 4096, "cuda": 16_384}
 # Entries of a float64 product that cost as much, on a CPU, as a pair scored on its own, and as each image and distance
 # that it takes.
 PAIR_COST, IMAGE_COST = 2048, 64
@@ -21,10 +23,14 @@ PAIR_COST, IMAGE_COST = 2048, 64
 
 def merge_ranked_again(clusters: Clusters, merges: int) -> list[int]:
     """The label that each cluster ends with, the smaller surviving: C labels."""
-    if len(clusters) > DOUBLE_UP_TO and clusters.images.dtype == torch.float32:
+    if len(clusters) > _double_up_to(clusters) and clusters.images.dtype == torch.float32:
         with suppress(_Undecided):
             return _merge(_Matrix(clusters, bounds=True), merges)
     return _merge(_Matrix(clusters, bounds=False), merges)
+
+
+def _double_up_to(clusters: Clusters) -> int:
+    return DOUBLE_UP_TO.get(clusters.images.device.type, DOUBLE_UP_TO["cpu"])
 
 
 def _merge(matrix: "_Matrix", merges: int) -> list[int]:
@@ -55,7 +61,7 @@ class _Matrix:
         self.clusters, self.sizes, self.bounds = clusters, clusters.sizes.tolist(), bounds
         self.images = clusters.images.split(self.sizes)  # of each cluster at the start
         self.united = [[c] for c in range(len(clusters))]  # of which of these each consists by now
-        dtype = torch.float64 if len(clusters) <= DOUBLE_UP_TO else clusters.images.dtype
+        dtype = torch.float64 if len(clusters) <= _double_up_to(clusters) else clusters.images.dtype
         self.linkages = clusters.images.new_empty(len(clusters), len(clusters), dtype=dtype)
         self.shares = clusters.shares().to(torch.float64 if bounds else dtype)  # infinite once a cluster was absorbed
         self.best, self.partner = torch.empty_like(self.shares), torch.zeros_like(clusters.sizes)

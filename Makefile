@@ -17,7 +17,7 @@ help:
 	@echo "make notebooks   run the stored notebooks again in place, to renew their outputs"
 	@echo "make bench       time merging, ranking and table update beside the bare matrix product: half an hour"
 	@echo "                 BENCH='--device cuda' on a GPU, BENCH=--quick at tiny sizes"
-	@echo "make bench-programs  merging and ranking at Market-1501's size beside the released programs' way: eight minutes"
+	@echo "make bench-programs  merging and ranking at Market-1501's size beside the released programs' way: nine minutes"
 	@echo "make bench-gpu   images a second of training and extraction on a GPU beside the bare network and a plain loop;"
 	@echo "                 BENCH='--quick --device cpu' at tiny sizes"
 	@echo "make format      let ruff format and mend what it can"

@@ -6,6 +6,7 @@ other. The same command goes on: pieces that are done are passed over, and runs 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -115,11 +116,16 @@ def attempt(name: str, command: list[str], output: Path, *, left: float) -> str:
     environment = os.environ | {"REPROLIB_RESULTS": str(output)}
     begun = time.monotonic()
     with log.open("a") as text:
+        where = {"cwd": paths.ROOT, "env": environment, "stdout": text, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, **where, start_new_session=True)
         try:
-            where = {"cwd": paths.ROOT, "env": environment, "stdout": text, "stderr": subprocess.STDOUT}
-            code = subprocess.run(command, **where, timeout=left).returncode
+            code = process.wait(left)
         except subprocess.TimeoutExpired:
             return f"cut off after {left:.0f} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with its workers, or they go on beside the next piece
+                process.wait()
     taken = f"{time.monotonic() - begun:.0f} s"
     if code:
         return f"failed after {taken}: {log.name}"

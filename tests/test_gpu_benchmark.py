@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,7 +73,10 @@ def test_a_piece_that_fails_or_is_slow_stops_no_other_and_one_that_is_done_is_pa
 
     assert attempt("raise SystemExit('no')").startswith("failed after")
     assert (tmp_path / "logs" / "a_piece.log").read_text() == "no\n"
-    assert attempt("import time; time.sleep(60)", left=2) == "cut off after 2 s"
+    beside = "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    assert attempt(f"{beside}; print(p.pid, flush=True); time.sleep(60)", left=5) == "cut off after 5 s"
+    worker = Path("/proc") / (tmp_path / "logs" / "a_piece.log").read_text().split()[-1]
+    assert not (worker / "cmdline").exists() or not (worker / "cmdline").read_bytes()  # gone, or dead and not buried
     assert attempt("", left=0.5) == "no time left"
     assert attempt("import os; print(os.environ['REPROLIB_RESULTS'])").startswith("done in")
     assert str(tmp_path) in (tmp_path / "logs" / "a_piece.log").read_text()

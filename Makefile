@@ -19,7 +19,7 @@ help:
 	@echo "                 BENCH='--device cuda' on a GPU, BENCH=--quick at tiny sizes"
 	@echo "make bench-programs  merging and ranking at Market-1501's size beside the released programs' way: nine minutes"
 	@echo "make bench-gpu   images a second of training and extraction on a GPU beside the bare network and a plain loop;"
-	@echo "                 BENCH='--quick --device cpu' at tiny sizes"
+	@echo "                 then whole runs, minutes on the host (BENCH=--no-runs: not); BENCH='--quick --device cpu' at tiny sizes"
 	@echo "make format      let ruff format and mend what it can"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
 	@echo "make setup       make .venv, which all of these do by themselves; make clean removes it"

@@ -21,7 +21,7 @@ from reprolib.record import cpu_name, provenance
 from reprolib.timings import OURS, PROGRAM, RANKING, Benchmark, whole_merging
 
 COMPILED, ROOF, PLAIN = "ours, compiled", "roof", "plain loop"
-VALIDITY = "validity"
+VALIDITY, RUN = "validity", "a run"  # pieces
 LARGE = 256  # frames in a batch of a run's extraction
 PAPERS_BATCH = 16
 
@@ -78,7 +78,7 @@ def main(
         for recipe in programs.PROGRAMS:
             for chosen in precisions:
                 add(whole_run(recipe, sizes, chosen, benchmark.rows))
-        typer.echo("\n" + parts(benchmark.rows).to_string(index=False))
+        typer.echo("\n" + whole_runs(benchmark.rows).to_string(index=False))
 
 
 def _plain(piece: str, sizes: Sizes, batch: int, device: torch.device, files: Path) -> list[float]:
@@ -86,54 +86,61 @@ def _plain(piece: str, sizes: Sizes, batch: int, device: torch.device, files: Pa
 
 
 def measure(piece: str, sizes: Sizes, batch: int, precision: str, device: torch.device, plain: list[float]) -> dict:
-    """A row: seconds of a batch by contender, their median and all of them; of training, what a stage takes once."""
+    """A row: seconds of a batch by contender, their median and all of them; of training, what it takes once as well."""
     row = {"piece": piece, "batch": batch, "precision": precision, "network": sizes.backbone}
+    times = {}
     if piece == "training":
-        ours, row["first stage"], row["stage"] = loops.train_ours(sizes, batch, precision, device)
+        row["once"] = {}
+        times[OURS], row["once"][OURS] = loops.train_ours(sizes, batch, precision, device)
+        if device.type == "cuda":  # on a CPU torch.compile takes minutes
+            times[COMPILED], row["once"][COMPILED] = loops.train_ours(sizes, batch, precision, device, compiled=True)
     else:
-        ours = loops.extract_ours(sizes, batch, precision, device)
-    bare = loops.roof(sizes, batch, precision, device, training=piece == "training")
-    times = {OURS: ours, ROOF: bare, PLAIN: plain}
-    if piece == "training" and device.type == "cuda":  # on a CPU torch.compile takes minutes
-        times[COMPILED], row["first stage, compiled"], row["stage, compiled"] = loops.train_ours(
-            sizes, batch, precision, device, compiled=True
-        )
+        times[OURS] = loops.extract_ours(sizes, batch, precision, device)
+    times[ROOF] = loops.roof(sizes, batch, precision, device, training=piece == "training")
+    times[PLAIN] = plain
     row["seconds"] = {name: median(taken) for name, taken in times.items()}
     return row | {"times": {name: [round(t, 7) for t in taken] for name, taken in times.items()}}
 
 
 def validity(sizes: Sizes, device: torch.device) -> dict:
-    """A row: seconds of the validity of half as many clusters as images, which a plain run does not ask for."""
+    """A row: seconds of the validity of half as many clusters as images, which the released programs don't compute."""
     features, identities = inputs.features(sizes.train, programs.DIM, device=str(device))
     labels = inputs.clusters(identities, sizes.train // 2)
-    times = in_turns({OURS: lambda: cluster_validity(features, labels)}, 5, device.type)
-    return {"piece": VALIDITY, "clusters": 0, "seconds": {OURS: median(times[OURS])}, "times": times}
+    times = in_turns({OURS: lambda: cluster_validity(features, labels)}, 5, device.type)[OURS]
+    return {"piece": VALIDITY, "seconds": {OURS: median(times)}, "times": {OURS: [round(t, 7) for t in times]}}
 
 
 def whole_run(recipe: Recipe, sizes: Sizes, precision: str, rows: list[dict]) -> dict:
-    """A row: seconds of each part of the recipe's whole schedule, ours and plain, added up from the measured rows."""
+    """A row: seconds of each part of the recipe's whole schedule by contender, added up from the measured rows.
+
+    Ours ranks the untrained network too, and judges the last stage's clusters.
+    """
     stages, tested = recipe.num_stages(sizes.train), sizes.query + sizes.gallery
     epochs = sum(len(learning_rates(recipe, stage, video=False)) for stage in range(stages))
     of = {(row["piece"], row["batch"]): row for row in rows if row.get("precision") == precision and "batch" in row}
     train, large = of["training", PAPERS_BATCH], of["extraction", max(b for _, b in of if b <= LARGE)]
-    epoch = {name: s * (sizes.train // PAPERS_BATCH) for name, s in train["seconds"].items()}
-    image = {name: s / large["batch"] for name, s in large["seconds"].items()}
+    steps, image = epochs * (sizes.train // PAPERS_BATCH), {n: s / large["batch"] for n, s in large["seconds"].items()}
     alone = {row["piece"]: row["seconds"] for row in rows if row["piece"] in (RANKING, VALIDITY)}
     merging = whole_merging(recipe, [row for row in rows if row["piece"] == recipe.name])
-    parts = {
-        "train": {
-            OURS: epochs * epoch[OURS] + train["first stage"] + (stages - 1) * train["stage"],
-            PLAIN: epochs * epoch[PLAIN],
-        },
-        "extract": {name: (stages - 1) * sizes.train * image[name] for name in (OURS, PLAIN)},
-        VALIDITY: {OURS: (stages - 1) * alone[VALIDITY][OURS], PLAIN: 0.0},  # before any merge there is none
-        "merge": {OURS: merging[OURS], PLAIN: merging[PROGRAM]},
-        "evaluate": {
-            OURS: (stages + 1) * (tested * image[OURS] + alone[RANKING][OURS]),  # the untrained network, too
-            PLAIN: stages * (tested * image[PLAIN] + alone[RANKING][PROGRAM]),
-        },
+    contenders = {
+        name: {
+            "train": steps * train["seconds"][name] + once["first stage"] + (stages - 1) * once["later stage"],
+            "extract": stages * sizes.train * image[OURS],
+            VALIDITY: stages * alone[VALIDITY][OURS],
+            "merge": merging[OURS],
+            "evaluate": (stages + 1) * (tested * image[OURS] + alone[RANKING][OURS]),
+        }
+        for name, once in train["once"].items()
     }
-    return {"piece": "a run", "recipe": recipe.name, "stages": stages, "precision": precision, "parts": parts}
+    contenders[PLAIN] = {
+        "train": steps * train["seconds"][PLAIN],
+        "extract": (stages - 1) * sizes.train * image[PLAIN],
+        VALIDITY: 0.0,
+        "merge": merging[PROGRAM],
+        "evaluate": stages * (tested * image[PLAIN] + alone[RANKING][PROGRAM]),
+    }
+    head = {"piece": RUN, "recipe": recipe.name, "stages": stages, "precision": precision}
+    return head | {"contenders": contenders}
 
 
 def throughput(rows: list[dict]) -> pd.DataFrame:
@@ -152,17 +159,16 @@ def throughput(rows: list[dict]) -> pd.DataFrame:
     )
 
 
-def parts(rows: list[dict]) -> pd.DataFrame:
+def whole_runs(rows: list[dict]) -> pd.DataFrame:
     """Seconds of a whole run by part and together, of a stage on average, and how many times as long as ours."""
     found = []
-    for row in (row for row in rows if row["piece"] == "a run"):
-        together = {name: sum(part[name] for part in row["parts"].values()) for name in (OURS, PLAIN)}
-        for name, seconds in together.items():
-            found.append(
-                {"recipe": row["recipe"], "precision": row["precision"], "contender": name}
-                | {part: taken[name] for part, taken in row["parts"].items()}
-                | {"together": seconds, "a stage": seconds / row["stages"], "× ours": seconds / together[OURS]}
-            )
+    for row in (row for row in rows if row["piece"] == RUN):
+        ours = sum(row["contenders"][OURS].values())
+        for name, parts in row["contenders"].items():
+            together = sum(parts.values())
+            head = {"recipe": row["recipe"], "precision": row["precision"], "contender": name}
+            tail = {"together": together, "a stage": together / row["stages"], "× ours": together / ours}
+            found.append(head | parts | tail)
     return pd.DataFrame(found).round(2)
 
 

@@ -53,8 +53,8 @@ def resident(sizes: Sizes, count: int, device: torch.device) -> Images:
 
 def train_ours(
     sizes: Sizes, batch: int, precision: str, device: torch.device, *, compiled: bool = False
-) -> tuple[list[float], float, float]:
-    """Seconds of a batch in each epoch but a stage's first, and how much longer that takes: in the first stage, then.
+) -> tuple[list[float], dict[str, float]]:
+    """Seconds of a batch in each epoch but a stage's first, and how much longer that takes: in a first stage, a later one.
 
     In the first stage kernels are chosen and compiled; in each the step is captured. Epochs of at most
     ``measured_batches``, with the table of all images.
@@ -85,8 +85,8 @@ def train_ours(
 
     (first, *epochs), (second, *later) = stage(), stage()
     usual = float(np.median(epochs + later))
-    overheads = (max(0.0, taken - usual) for taken in (first, second))
-    return [epoch / (count // batch) for epoch in epochs + later], *overheads
+    once = {"first stage": max(0.0, first - usual), "later stage": max(0.0, second - usual)}
+    return [epoch / (count // batch) for epoch in epochs + later], once
 
 
 def extract_ours(sizes: Sizes, batch: int, precision: str, device: torch.device) -> list[float]:

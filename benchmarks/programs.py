@@ -56,7 +56,7 @@ def main(
 
 
 def measure(images: int, queries: int, gallery: int, device: torch.device) -> Iterator[dict]:
-    """Rows: the first, a middle and a late stage of either program's run, and a ranking, by both."""
+    """Rows: stages of either program from all, half and a tenth as many clusters as images, and a ranking, by both."""
     for recipe in PROGRAMS:
         for clusters in (images, images // 2, images // 10):
             size = {"piece": recipe.name, "images": images, "clusters": clusters, "queries": 0}

@@ -16,7 +16,7 @@ FORMAT = 1  # raised when a row's fields change meaning
 OURS = "ours"
 PRODUCT = "product"  # the contender that is one plain matrix product
 PROGRAM = "program's way"  # the one that takes the steps of the released program
-RANKING = "ranking"  # the piece that is no merging
+RANKING = "ranking"  # the name of a piece
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Benchmark:
     """The rows that one machine measured in one run."""
 
     provenance: dict  # device, threads, cores, versions, commit, date
-    rows: list[dict]  # benchmarks.rows.Row, with seconds, times, peak_bytes (by contender) and exact
+    rows: list[dict]  # what was measured, at which size, with seconds and times by contender
 
     @property
     def column(self) -> str:
@@ -67,13 +67,13 @@ def table(benchmark: Benchmark) -> pd.DataFrame:
 
 
 def _table_row(row: dict) -> dict:
-    seconds, peak = row["seconds"], row["peak_bytes"]["ours"]
-    others = [f"{name} {_time(s)}" for name, s in seconds.items() if name not in ("ours", PRODUCT)]
+    seconds, peak = row["seconds"], row["peak_bytes"][OURS]
+    others = [f"{name} {_time(s)}" for name, s in seconds.items() if name not in (OURS, PRODUCT)]
     product = seconds.get(PRODUCT)
     return {
         "piece": " ".join(filter(None, [row["piece"], row["labels"]])),
         "size": _size(row),
-        "ours": _time(seconds["ours"]),
+        OURS: _time(seconds[OURS]),
         "product": _time(product) if product else "",
         "ours / product": f"{seconds['ours'] / product:.2f}" if product else "",
         "others": "; ".join(others),
@@ -130,12 +130,12 @@ def exponents(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """How time and memory of each stage grow from a quarter of its largest N to that, beside the plain product's."""
     found = []
     for (column, piece), rows in growth(benchmarks).groupby(["column", "piece"], sort=False):
-        ours, product = (rows[rows["contender"] == name] for name in ("ours", PRODUCT))
+        ours, product = (rows[rows["contender"] == name] for name in (OURS, PRODUCT))
         low, high = _upper(ours)["N"].iloc[[0, -1]]
         times = [part.set_index("N")["seconds"] for part in (ours, product)]
         found.append(
             {"column": column, "piece": piece, "N": f"{low:,} to {high:,}"}
-            | {name: f"× {t[high] / t[low]:.1f}" for name, t in zip(("ours", PRODUCT), times, strict=True)}
+            | {name: f"× {t[high] / t[low]:.1f}" for name, t in zip((OURS, PRODUCT), times, strict=True)}
             | {"exponent": f"{exponent(ours):.2f}", "of the product": f"{exponent(product):.2f}"}
             | {"of memory": f"{exponent(ours, 'MiB'):.2f}", "ours / product": f"{times[0][high] / times[1][high]:.2f}"}
         )
@@ -146,6 +146,8 @@ def beside_programs(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """Seconds of each step, ours and the released program's way; and of all of them in a whole run."""
     found = []
     for benchmark in benchmarks:
+        on_gpu = benchmark.provenance["device_type"] == "cuda"
+        place = benchmark.column + (f"; host: {benchmark.provenance['host']}" if on_gpu else "")
         (ranking,) = (row["seconds"] for row in benchmark.rows if row["piece"] == RANKING)
         for name in dict.fromkeys(row["piece"] for row in benchmark.rows if row["clusters"]):
             recipe, rows = RECIPES[name], [row for row in benchmark.rows if row["piece"] == name]
@@ -155,10 +157,10 @@ def beside_programs(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
                 OURS: merging[OURS] + (trained + 1) * ranking[OURS],  # the untrained network's, too
                 PROGRAM: merging[PROGRAM] + trained * ranking[PROGRAM],
             }
-            found += [{"on": benchmark.column, "recipe": name, "step": step} | s for step, s in steps.items()]
-        found.append({"on": benchmark.column, "recipe": "", "step": "a ranking"} | ranking)
-    table = pd.DataFrame(found)
-    return table.assign(ratio=table[PROGRAM] / table[OURS]).rename(
+            found += [{"on": place, "recipe": name, "step": step} | s for step, s in steps.items()]
+        found.append({"on": place, "recipe": "", "step": "a ranking"} | ranking)
+    frame = pd.DataFrame(found)
+    return frame.assign(ratio=frame[PROGRAM] / frame[OURS]).rename(
         columns={OURS: f"{OURS}, s", PROGRAM: f"{PROGRAM}, s", "ratio": "times as fast"}
     )
 
@@ -180,7 +182,7 @@ def grows_at_most(pieces: Sequence[str], power: float) -> Callable[[Sequence[Ben
     """By how much the exponent of each piece's time stays below ``power``."""
 
     def margins(benchmarks: Sequence[Benchmark]) -> list[float]:
-        exponents = [exponent(rows[rows["contender"] == "ours"]) for rows in _of_pieces(benchmarks, pieces)]
+        exponents = [exponent(rows[rows["contender"] == OURS]) for rows in _of_pieces(benchmarks, pieces)]
         return [power - found for found in exponents if not np.isnan(found)]
 
     return margins
@@ -192,7 +194,7 @@ def costs_at_most(pieces: Sequence[str], times: float) -> Callable[[Sequence[Ben
     def margins(benchmarks: Sequence[Benchmark]) -> list[float]:
         largest = [rows[rows["N"] == rows["N"].max()] for rows in _of_pieces(benchmarks, pieces)]
         seconds = [rows.set_index("contender")["seconds"] for rows in largest]
-        return [times - float(s["ours"] / s[PRODUCT]) for s in seconds]
+        return [times - float(s[OURS] / s[PRODUCT]) for s in seconds]
 
     return margins
 
@@ -202,7 +204,7 @@ def later_costs_less(pieces: Sequence[str], *, by: float = 0.0) -> Callable[[Seq
 
     def margins(benchmarks: Sequence[Benchmark]) -> list[float]:
         rows = [row for benchmark in benchmarks for row in benchmark.rows if row["piece"] in pieces]
-        seconds = {(r["piece"], r["dim"], r["images"], r["clusters"]): r["seconds"]["ours"] for r in rows}
+        seconds = {(r["piece"], r["dim"], r["images"], r["clusters"]): r["seconds"][OURS] for r in rows}
         later = {key: s for key, s in seconds.items() if key[3] == key[2] // 2}
         return [1 - s / seconds[*key[:3], key[2]] - by for key, s in later.items()]
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -26,8 +25,10 @@ def test_one_command_measures_training_and_extraction_beside_the_roof_and_a_plai
     runs = [r for r in benchmark.rows if r["piece"] == "a run"]
     assert [r["recipe"] for r in runs] == ["buc_released", "dbc_released"]
     for run in runs:
-        assert list(run["parts"]) == ["train", "extract", "validity", "merge", "evaluate"]
-        assert all(s > 0 for part, taken in run["parts"].items() for s in taken.values() if part != "validity")
+        assert run["contenders"].keys() == {"ours", "plain loop"}
+        for parts in run["contenders"].values():
+            assert list(parts) == ["train", "extract", "validity", "merge", "evaluate"]
+            assert all(s > 0 for part, s in parts.items() if part != "validity")
     assert "of the roof" in printed
     assert "together" in printed
     assert {"device", "versions", "commit", "date", "cores"} <= benchmark.provenance.keys()
@@ -36,12 +37,13 @@ def test_one_command_measures_training_and_extraction_beside_the_roof_and_a_plai
 def test_a_whole_run_is_the_papers_schedule_added_up_from_its_parts():
     images, tested, stages = 12_936, 3368 + 15_913, 19
     second = dict.fromkeys(("ours", "plain loop"), 1.0)
+    once = {"ours": {"first stage": 30.0, "later stage": 10.0}}
     rows = [
-        {"piece": "training", "batch": 16, "precision": "bf16", "seconds": second, "first stage": 30.0, "stage": 10.0},
+        {"piece": "training", "batch": 16, "precision": "bf16", "seconds": second, "once": once},
         {"piece": "extraction", "batch": 64, "precision": "bf16", "seconds": dict.fromkeys(second, 9.0)},
         {"piece": "extraction", "batch": 256, "precision": "bf16", "seconds": second},
         {"piece": "training", "batch": 16, "precision": "tf32", "seconds": dict.fromkeys(second, 9.0)},
-        {"piece": "validity", "clusters": 0, "seconds": {"ours": 4.0}},
+        {"piece": "validity", "seconds": {"ours": 4.0}},
         {"piece": "ranking", "clusters": 0, "seconds": {"ours": 3.0, "program's way": 5.0}},
     ]
     merging = {"ours": 2.0, "program's way": 7.0}
@@ -50,15 +52,23 @@ def test_a_whole_run_is_the_papers_schedule_added_up_from_its_parts():
     ]
     run = gpu.whole_run(BUC_RELEASED, loops.Sizes(), "bf16", rows)
     steps = (20 + 18 * 2) * (images // 16)  # of batches
-    extraction = 18 * images / 256
-    assert run["parts"] == {
-        "train": {"ours": steps + 30 + 18 * 10, "plain loop": steps},
-        "extract": {"ours": extraction, "plain loop": extraction},
-        "validity": {"ours": 18 * 4, "plain loop": 0},
-        "merge": {"ours": pytest.approx(18 * 2), "plain loop": pytest.approx(18 * 7)},
-        "evaluate": {"ours": 20 * (tested / 256 + 3), "plain loop": stages * (tested / 256 + 5)},
+    assert run["contenders"] == {
+        "ours": {
+            "train": steps + 30 + 18 * 10,
+            "extract": 19 * images / 256,  # the last stage's clusters are judged, though not merged
+            "validity": 19 * 4,
+            "merge": pytest.approx(18 * 2),
+            "evaluate": 20 * (tested / 256 + 3),  # the untrained network's, too
+        },
+        "plain loop": {
+            "train": steps,
+            "extract": 18 * images / 256,
+            "validity": 0,
+            "merge": pytest.approx(18 * 7),
+            "evaluate": 19 * (tested / 256 + 5),
+        },
     }
-    table = gpu.parts([*rows, run]).set_index("contender")
+    table = gpu.whole_runs([*rows, run]).set_index("contender")
     ours, plain = table["together"]
     assert table["× ours"].to_dict() == {"ours": 1, "plain loop": round(plain / ours, 2)}
     assert table["a stage"]["ours"] == round(ours / stages, 2)
@@ -73,10 +83,7 @@ def test_a_piece_that_fails_or_is_slow_stops_no_other_and_one_that_is_done_is_pa
 
     assert attempt("raise SystemExit('no')").startswith("failed after")
     assert (tmp_path / "logs" / "a_piece.log").read_text() == "no\n"
-    beside = "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
-    assert attempt(f"{beside}; print(p.pid, flush=True); time.sleep(60)", left=5) == "cut off after 5 s"
-    worker = Path("/proc") / (tmp_path / "logs" / "a_piece.log").read_text().split()[-1]
-    assert not (worker / "cmdline").exists() or not (worker / "cmdline").read_bytes()  # gone, or dead and not buried
+    assert attempt("import time; time.sleep(60)", left=2) == "cut off after 2 s"
     assert attempt("", left=0.5) == "no time left"
     assert attempt("import os; print(os.environ['REPROLIB_RESULTS'])").startswith("done in")
     assert str(tmp_path) in (tmp_path / "logs" / "a_piece.log").read_text()
@@ -86,6 +93,7 @@ def test_a_piece_that_fails_or_is_slow_stops_no_other_and_one_that_is_done_is_pa
 def test_the_session_measures_every_method_with_three_seeds_and_the_papers_first(tmp_path):
     names = list(session.pieces(tmp_path, None))
     assert names[:3] == ["bench-gpu", "market1501 oim seed 0", "market1501 buc seed 0"]  # should time run out
+    assert "--no-runs" in session.pieces(tmp_path, None)["bench-gpu"]
     for recipe in ("oim", "buc", "buc_unregularized", "dbc", "dbc_unregularized"):
         assert {f"market1501 {recipe} seed {seed}" for seed in (0, 1, 2)} <= set(names)
 

@@ -14,7 +14,7 @@ from reprolib import criteria
 from reprolib.merging.clusters import Clusters
 
 # Clusters up to which the matrix is float64 (128 MiB, 2 GiB); above, it has the features' precision. To score pairs one
-# by one takes a GPU longer than the product in float64.
+# by one is expected to take a GPU longer than the product in float64 (not measured).
 DOUBLE_UP_TO = {"cpu": 4096, "cuda": 16_384}
 # Entries of a float64 product that cost as much, on a CPU, as a pair scored on its own, and as each image and distance
 # that it takes.

@@ -54,7 +54,7 @@ def resident(sizes: Sizes, count: int, device: torch.device) -> Images:
 def train_ours(
     sizes: Sizes, batch: int, precision: str, device: torch.device, *, compiled: bool = False
 ) -> tuple[list[float], dict[str, float]]:
-    """Seconds of a batch in each epoch but a stage's first, and how much longer that takes: in a first stage, a later one.
+    """Seconds of a batch in each epoch but a stage's first, and how much longer that is in a first and a later stage.
 
     In the first stage kernels are chosen and compiled; in each the step is captured. Epochs of at most
     ``measured_batches``, with the table of all images.

@@ -46,7 +46,7 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest $(SHARED)
-	$(BIN)/python -m pytest $(SHARED) --nbval notebooks
+	REPROLIB_RESULTS=$(CURDIR)/.pytest_cache/results $(BIN)/python -m pytest $(SHARED) --nbval notebooks
 
 audit: setup
 	@$(BIN)/uvx --quiet pip-audit --version || { echo "make audit: pip-audit cannot be fetched: it needs the network"; exit 1; }

@@ -14,8 +14,9 @@ from benchmarks import inputs
 from benchmarks.rows import LITERAL, SCIPY, SKLEARN, TORCHMETRICS, Row
 from reprolib import LookupTable, merge_clusters, rank_gallery
 from reprolib.recipe import BUC_UNREGULARIZED, DBC_UNREGULARIZED, RECIPES
+from reprolib.timings import OURS, PRODUCT
 
-OURS, PRODUCT, FAST_PRODUCT = "ours", "product", "product in TF32"
+FAST_PRODUCT = "product in TF32"
 TREES = {"minimum tree": (BUC_UNREGULARIZED, "single"), "average tree": (DBC_UNREGULARIZED, "average")}
 PRODUCT_BYTES = 2**30  # the bare product is taken whole up to this size, and in blocks of rows above
 

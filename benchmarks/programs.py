@@ -59,9 +59,9 @@ def measure(images: int, queries: int, gallery: int, device: torch.device) -> It
     """Rows: stages of either program from all, half and a tenth as many clusters as images, and a ranking, by both."""
     for recipe in PROGRAMS:
         for clusters in (images, images // 2, images // 10):
-            size = {"piece": recipe.name, "images": images, "clusters": clusters, "queries": 0}
+            size = {"piece": recipe.name, "images": images, "clusters": clusters}
             yield size | _stage(recipe, images, clusters, device)
-    yield {"piece": RANKING, "images": gallery, "clusters": 0, "queries": queries} | _ranking(queries, gallery, device)
+    yield {"piece": RANKING, "images": gallery, "queries": queries} | _ranking(queries, gallery, device)
 
 
 def _stage(recipe: Recipe, images: int, clusters: int, device: torch.device) -> dict:

@@ -149,7 +149,7 @@ def beside_programs(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
         on_gpu = benchmark.provenance["device_type"] == "cuda"
         place = benchmark.column + (f"; host: {benchmark.provenance['host']}" if on_gpu else "")
         (ranking,) = (row["seconds"] for row in benchmark.rows if row["piece"] == RANKING)
-        for name in dict.fromkeys(row["piece"] for row in benchmark.rows if row["clusters"]):
+        for name in dict.fromkeys(row["piece"] for row in benchmark.rows if row["piece"] != RANKING):
             recipe, rows = RECIPES[name], [row for row in benchmark.rows if row["piece"] == name]
             steps = {f"merging, from {row['clusters']:,} clusters": row["seconds"] for row in rows}
             merging, trained = whole_merging(recipe, rows), recipe.num_stages(rows[0]["images"])

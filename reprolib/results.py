@@ -34,13 +34,14 @@ from reprolib.jobs import Job, train
 from reprolib.plan import NETWORKS, PAPERS_NETWORK, make_plan
 from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RecordError, RunRecord, load_record, write_json
-from reprolib.tables import compare, compare_counts, ours, percent, provenance, published, stages
+from reprolib.tables import as_published, compare, compare_counts, ours, percent, provenance, published, stages
 from reprolib.timings import Benchmark, load_benchmark
 from reprolib.verdicts import conclude, judge, scorecard, verdict
 
 __all__ = [
     "Claim",
     "ahead_from",
+    "as_published",
     "beyond_spread",
     "close",
     "column",

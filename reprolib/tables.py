@@ -8,6 +8,7 @@ import pandas as pd
 from reprolib import paths
 from reprolib.claims import by_seed, column, columns
 from reprolib.files import replacing, slug
+from reprolib.plan import PAPERS_NETWORK
 from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RunRecord
 from reprolib.timings import Benchmark
@@ -20,6 +21,21 @@ def published(exhibit: str) -> pd.DataFrame:
     if rows.empty:
         raise ValueError(f"{exhibit!r} is not one of {', '.join(sorted(table['exhibit'].unique()))}")
     return rows
+
+
+def as_published(exhibit: str, methods: dict[str, Recipe], *, dataset: str | None = None) -> pd.DataFrame:
+    """The paper's numbers for the methods that are ours too, as rows of ``results.tidy``, in a column of their own.
+
+    ``dataset`` is one of the exhibit's; None: its first.
+    """
+    rows = published(exhibit)
+    rows = rows[(rows["dataset"] == (dataset or rows["dataset"].iloc[0])) & rows["method"].isin(methods)]
+    wide = rows.assign(value=rows["value"].astype(float)).pivot(index="method", columns="metric", values="value")
+    wide = wide.reindex([name for name in methods if name in wide.index])
+    backbone, _, (height, width) = PAPERS_NETWORK
+    wide.insert(0, "column", f"the paper: {rows['dataset'].iloc[0]} · {backbone} ImageNet {height}×{width}")
+    wide.insert(1, "recipe", [methods[name].name for name in wide.index])
+    return wide.rename_axis(columns=None).reset_index(drop=True)
 
 
 def compare(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
 from reprolib.figures.style import caption, color_of, label_of, legend, panels, save
 
@@ -28,15 +29,12 @@ def stage_curves(
     for row, group in zip(axes, groups, strict=True):
         part = data[data["column"] == group]
         for ax, metric in zip(row, metrics, strict=True):
-            for recipe in dict.fromkeys(part["recipe"]):
-                seeds = part[part["recipe"] == recipe].pivot(index="stage", columns="seed", values=metric).dropna()
-                color, label = color_of(recipe), label_of(recipe, labels)
-                ax.plot(seeds.index, seeds.mean(axis=1), color=color, label=label, lw=1.6, zorder=3)
-                ax.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=color, alpha=0.12, lw=0)
+            for recipe, runs in part.groupby("recipe", sort=False):
+                common = runs[runs.groupby("stage")["seed"].transform("size") == runs["seed"].nunique()]
+                _line(ax, common, metric, color=color_of(recipe), label=label_of(recipe, labels), zorder=3)
             if level:
                 ax.axhline(level[1], ls=":", lw=1.2, color="0.4", label=level[0])
-            ax.set(xlabel="stage (times merged)", ylabel=f"{metric} (%)")
-            ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+            _over_stages(ax, ylabel=f"{metric} (%)")
         caption(row[0], group)
     legend(figure, axes)
     save(name)
@@ -46,29 +44,32 @@ def bars(
     data: pd.DataFrame,
     name: str,
     *,
+    paper: pd.DataFrame | None = None,
     metrics: Sequence[str] = ("rank-1", "mAP"),
     labels: dict[str, str] | None = None,
 ) -> None:
     """The stage kept of every recipe, one panel a column (dataset and backbone); dots are seeds.
 
-    ``labels`` are other names of recipes than the house's.
+    ``paper`` is ``results.as_published``: a panel of its own, the first, its bars hollow. ``labels`` are other names of
+    recipes than the house's.
     """
-    data = data[data["kept"]]
+    data = pd.concat([paper, data[data["kept"]]])
+    data = data.assign(method=[label_of(recipe, labels) for recipe in data["recipe"]])
+    colors = dict(zip(data["method"], map(color_of, data["recipe"]), strict=True))
     groups = list(dict.fromkeys(data["column"]))
     figure, axes = panels(len(groups), 3.8, 3)
-    for ax, column in zip(axes, groups, strict=True):
-        part = data[data["column"] == column]
-        order = list(dict.fromkeys(part["recipe"]))
-        for k, recipe in enumerate(order):
-            rows = part[part["recipe"] == recipe]
-            for j, metric in enumerate(metrics):
-                place = j * (len(order) + 1) + k
-                label = label_of(recipe, labels) if j == 0 else None
-                ax.bar(place, rows[metric].mean(), color=color_of(recipe), label=label)
-                ax.plot([place] * len(rows), rows[metric], "o", ms=2.5, color="k", alpha=0.6)
-        centers = [j * (len(order) + 1) + (len(order) - 1) / 2 for j in range(len(metrics))]
-        ax.set_xticks(centers, [f"{m} (%)" for m in metrics])
-        ax.set_xlabel(column.replace(" · ", "\n"), fontsize=8)
+    for k, (ax, group) in enumerate(zip(axes, groups, strict=True)):
+        part = data[data["column"] == group].melt("method", list(metrics), var_name="metric")
+        how = {"data": part, "x": "metric", "y": "value", "hue": "method", "ax": ax}
+        hollow = k == 0 and paper is not None
+        sns.barplot(**how, palette=colors, saturation=1, gap=0.15, errorbar=None, fill=not hollow)
+        if not hollow:
+            sns.stripplot(
+                **how, palette=dict.fromkeys(colors, "k"), dodge=True, jitter=False, size=2.5, alpha=0.6, legend=False
+            )
+        ax.get_legend().remove()  # one stands under all panels
+        ax.set(ylabel="%")
+        ax.set_xlabel(group.replace(" · ", "\n"), fontsize=8)
         ax.tick_params(axis="x", length=0)
     legend(figure, axes)
     save(name)
@@ -124,10 +125,11 @@ def weight_curve(
         level = kept[(kept["column"] == group) & (kept["recipe"] == flat)]
         for ax, metric in zip(row, metrics, strict=True):
             at = part["weight"].map(ticks.index)  # evenly spaced: λ spans decades and starts at 0
-            mean = part.groupby(at)[metric].mean()
-            recipe, line = min(weights, key=len), "-o" if len(mean) > 2 else "o"
-            ax.plot(mean.index, mean, line, color=color_of(recipe), ms=4, lw=1.6, label=label_of(recipe))
-            ax.plot(at, part[metric], "o", ms=2.5, color="k", alpha=0.5)
+            recipe, joined = min(weights, key=len), "-" if at.nunique() > 2 else ""
+            how = {"x": at, "y": part[metric], "ax": ax}
+            style = {"color": color_of(recipe), "label": label_of(recipe), "linestyle": joined, "legend": False}
+            sns.lineplot(**how, errorbar=None, marker="o", markersize=5, markeredgewidth=0, **style)
+            sns.scatterplot(**how, legend=False, s=8, color="k", alpha=0.5, linewidth=0, zorder=3)
             if len(level):
                 values, color = level[metric], color_of(flat)
                 ax.axhline(values.mean(), lw=1.2, color=color, label=label_of(flat))
@@ -135,6 +137,7 @@ def weight_curve(
             ax.set_xticks(range(len(ticks)), [f"{t:g}" for t in ticks])
             ax.set(xlabel="λ", ylabel=f"{metric} (%)", xlim=(-0.4, len(ticks) - 0.6))
             ax.tick_params(labelbottom=True)
+            ax.xaxis.label.set_visible(True)  # seaborn hides it where panels share the axis
         caption(row[0], group)
     if flat:
         legend(figure, axes)
@@ -146,17 +149,14 @@ def stages_and_clusters(data: pd.DataFrame, name: str) -> None:
     groups = list(dict.fromkeys(data["column"]))
     figure, axes = panels(len(groups), 4.6, 3.2)
     for ax, group in zip(axes, groups, strict=True):
-        part = data[data["column"] == group].groupby("stage")[["rank-1", "mAP", "num_clusters"]]
-        mean, low, high = part.mean(), part.min(), part.max()
+        part = data[data["column"] == group]
         for metric, width in (("rank-1", 2), ("mAP", 1)):
-            ax.plot(mean.index, mean[metric], color=color_of("buc"), label=f"{metric} (left)", lw=width)
-            ax.fill_between(mean.index, low[metric], high[metric], color=color_of("buc"), alpha=0.18, lw=0)
+            _line(ax, part, metric, color=color_of("buc"), label=f"{metric} (left)", lw=width)
         clusters = ax.twinx()
-        clusters.plot(mean.index, mean["num_clusters"], color="0.6", ls="--", label="clusters (right)")
+        _line(clusters, part, "num_clusters", color="0.6", label="clusters (right)", linestyle="--")
         clusters.set(ylabel="clusters", ylim=(0, None))
         clusters.spines["right"].set_visible(True)
-        ax.set(xlabel="stage (times merged)", ylabel="%", ylim=(0, None))
-        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        _over_stages(ax, ylabel="%", ylim=(0, None))
         caption(ax, group)
     legend(figure, np.array([axes[0], clusters]))
     save(name)
@@ -166,7 +166,7 @@ def long_tail(samples: dict[str, Sequence[int]], name: str) -> None:
     """Identities by their number of training samples, one panel a dataset (DBC Fig. 1)."""
     _, axes = plt.subplots(1, len(samples), figsize=(3.6 * len(samples), 2.6), squeeze=False)
     for ax, (dataset, counts) in zip(axes[0], samples.items(), strict=True):
-        ax.hist(counts, bins=np.arange(0.5, max(counts) + 1.5), color="0.55")
+        sns.histplot(counts, discrete=True, color="0.55", alpha=1, linewidth=0, ax=ax)
         ax.axvline(np.mean(counts), color="k", lw=1, ls="--")
         ax.set(xlabel="training samples of an identity", ylabel="identities")
         for axis in (ax.xaxis, ax.yaxis):
@@ -184,13 +184,11 @@ def changes(data: pd.DataFrame, name: str, *, of: str) -> None:
     size = (3.2 * len(groups) + 2.6, 0.34 * len(order) + 1)
     _, axes = plt.subplots(1, len(groups), figsize=size, squeeze=False, sharex=True, sharey=True)
     for ax, group in zip(axes[0], groups, strict=True):
-        for change, points in data[data["column"] == group].groupby("change")["points"]:
-            place = order.index(change)
-            ax.barh(place, points.mean(), height=0.5, color=color_of(of), alpha=0.6)
-            ax.plot(points, [place] * len(points), "o", ms=3, color="k", alpha=0.5)
+        how = {"data": data[data["column"] == group], "x": "points", "y": "change", "order": order, "ax": ax}
+        sns.barplot(**how, errorbar=None, width=0.5, saturation=1, color=color_of(of), alpha=0.6)
+        sns.stripplot(**how, jitter=False, size=3, color="k", alpha=0.5)
         ax.axvline(0, color="0.5", lw=0.8)
-        ax.set_yticks(range(len(order)), order)
-        ax.set(xlabel="points of rank-1", ylim=(len(order) - 0.4, -0.6))  # the first change on top
+        ax.set(xlabel="points of rank-1", ylabel="")
         caption(ax, group)
     save(name)
 
@@ -200,12 +198,23 @@ def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
     groups = list(dict.fromkeys(data["panel"]))
     figure, axes = panels(len(groups), 3.6, 2.8, sharey=True)
     for ax, group in zip(axes, groups, strict=True):
-        part = data[data["panel"] == group].drop(columns="panel").groupby(level=0).mean()
-        for column, style in zip(part, ({"color": "0.6"}, {"color": "k"}, {"color": "0.6", "ls": "--"}), strict=False):
-            ax.plot(part.index, 100 * part[column], lw=1.6, label=column, **style)
-        ax.set(xlabel="stage (times merged)", ylabel=f"{of} (%)")
-        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        part = data[data["panel"] == group].rename_axis("stage").reset_index()
+        styles = ({"color": "0.6"}, {"color": "k"}, {"color": "0.6", "ls": "--"})
+        for column, style in zip(data.columns.drop("panel"), styles, strict=False):
+            _line(ax, part.assign(**{column: 100 * part[column]}), column, label=column, **style)
+        _over_stages(ax, ylabel=f"{of} (%)")
         caption(ax, group)
     axes[0].set_ylim(0)  # after all are drawn: the panels share it
     legend(figure, axes)
     save(name)
+
+
+def _line(ax, data: pd.DataFrame, y: str, **style) -> None:
+    """The mean over seeds against the stage, and a band from the least seed to the greatest."""
+    span = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "lw": 0}}
+    sns.lineplot(data, x="stage", y=y, ax=ax, legend=False, **span, **style)
+
+
+def _over_stages(ax, **labels) -> None:
+    ax.set(xlabel="stage (times merged)", **labels)
+    ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))

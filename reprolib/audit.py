@@ -45,7 +45,9 @@ DIFFERENCES = (
     Difference("rows of the table", "(V + v) / 2", "(V + v) / 2 at unit length", ("normalize_table",)),
     Difference("dropout", "before the normalization (not said)", "after the normalization", ("dropout_position",)),
     Difference("learning rate falls", "after 15 epochs", "after 16", ("learning_rate_drop",)),
-    Difference("embedding head", "2 layers of 1024", "1 layer of 2048", ("embedding_dim", "embedding_layers")),
+    Difference(
+        "embedding head", "2 layers to 1024 (inner not said)", "1 layer of 2048", ("embedding_dim", "embedding_layers")
+    ),
 )
 
 # BUC as its program was before its authors found the mistake that DBC's has: each stage starts from stale means.

@@ -107,6 +107,24 @@ def declines(recipe: Recipe, metric: str = "rank-1", *, last: int = 3) -> Margin
     return _in_each(recipe, fall)
 
 
+def steadier(steady: Recipe, other: Recipe, metric: str = "rank-1", *, after: int = 3) -> Margins:
+    """Points by which one falls less than another below its best, on average over the stages ``after`` it (DBC Fig. 5).
+
+    Only of seeds in which both have so many stages left.
+    """
+
+    def fall(record: RunRecord) -> float | None:
+        following = record.curve(metric)[record.selected + 1 :][:after]
+        return 100 * (record.best[metric] - mean(following)) if len(following) == after else None
+
+    def margins(records: list[RunRecord]) -> list[float]:
+        a, b = by_seed(records, steady), by_seed(records, other)
+        falls = [(fall(a[seed]), fall(b[seed])) for seed in sorted(a.keys() & b.keys())]
+        return [theirs - own for own, theirs in falls if own is not None and theirs is not None]
+
+    return margins
+
+
 def gradual(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1", *, at_least: float = 0.8) -> Margins:
     """Spearman's rank correlation of the stage and what merging gains, less ``at_least``; up to the stage kept.
 

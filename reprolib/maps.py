@@ -42,6 +42,27 @@ def feature_map(record: RunRecord, split: Split, *, source: str = "stored") -> F
     return made
 
 
+def gathering(points: FeatureMap, split: Split, frames: np.ndarray, pseudo_labels: np.ndarray) -> dict[str, float]:
+    """How far the identities of training samples gather, in the features and in the clusters of the stage kept.
+
+    Percent of the samples whose nearest one of another camera is of the same identity, by the features, and, without
+    any network, by the pixels of ``frames`` (N, H, W, 3); clusters, those of them that hold several identities, and
+    the samples in these. ``pseudo_labels`` is (N,).
+    """
+    pixels = torch.as_tensor(frames).flatten(1).float()
+    by_pixels = _nearest(torch.nn.functional.normalize(pixels - pixels.mean(0)), split.train.camids)
+    shares = [100 * float((split.train_pids[n] == split.train_pids).mean()) for n in (points.nearest, by_pixels)]
+    pairs = np.unique(np.stack([pseudo_labels, split.train_pids]), axis=1)
+    mixed = np.bincount(pairs[0]) > 1
+    return {
+        "nearest of the same identity (%)": shares[0],
+        "so by pixels alone (%)": shares[1],
+        "clusters": len(mixed),
+        "of several identities": int(mixed.sum()),
+        "samples in these": int(mixed[pseudo_labels].sum()),
+    }
+
+
 def _tsne(features: torch.Tensor) -> np.ndarray:
     """The papers name no settings: scikit-learn's own, and a fixed seed."""
     return TSNE(init="pca", learning_rate="auto", random_state=0).fit_transform(features.numpy()).astype(np.float32)

@@ -194,7 +194,7 @@ DBC_RELEASED = replace(
 BUC_UNREGULARIZED = replace(BUC, name="buc_unregularized", criterion=Criterion("minimum"))
 DBC_UNREGULARIZED = replace(DBC, name="dbc_unregularized", criterion=Criterion("average", ranking="each_merge"))
 
-# DBC's criterion on BUC's embedding head: what the paper's two layers of 1024 are worth.
+# DBC's criterion on BUC's embedding head: what the paper's two layers, ending in 1024, are worth.
 DBC_ONE_LAYER = replace(DBC, name="dbc_one_layer_head", embedding_dim=2048, embedding_layers=1)
 
 # CIFAR-10 (BUC Table 4): images of things, so the crops and colors of instance discrimination; all else as above.

@@ -27,6 +27,7 @@ from reprolib.claims import (
     highest,
     is_of,
     rises,
+    steadier,
     within_spread,
 )
 from reprolib.datasets import DatasetError, load_dataset, summarize
@@ -67,6 +68,7 @@ __all__ = [
     "rises",
     "scorecard",
     "stages",
+    "steadier",
     "stored",
     "tidy",
     "train_pids",

@@ -186,7 +186,7 @@ def test_the_pages_have_what_another_pretraining_gives():
     changed = {
         "zeros": audit.from_zeros(DBC_RELEASED),
         "the repair": audit.repaired(DBC_RELEASED),
-        "the paper's head": audit.program_side()["embedding head: 2 layers of 1024"],
+        "the paper's head": audit.program_side()["embedding head: 2 layers to 1024 (inner not said)"],
     }
     for words, recipe in changed.items():
         assert f"{words} {price(DBC_RELEASED, recipe, OTHER)}" in page("docs/audit.md")

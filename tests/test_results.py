@@ -7,7 +7,7 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from reprolib import BUC, OIM, paths, results
+from reprolib import BUC, DBC, OIM, paths, results
 from reprolib.recipe import BUC_UNREGULARIZED
 from reprolib.record import RecordError, RunRecord, load_record
 
@@ -136,6 +136,20 @@ def test_a_curve_declines_by_its_last_stages_and_not_by_its_luckiest():
     for one, curve in ((flat, [0.2, 0.3, 0.5, 0.4, 0.4, 0.4, 0.4]), (falling, [0.2, 0.3, 0.5, 0.5, 0.4, 0.3, 0.2])):
         one.stages = [{"metrics": {"rank-1": value}} for value in curve]
     assert results.declines(BUC)([flat, falling]) == pytest.approx([0, 100 * (1.3 / 3 - 0.3)])
+
+
+def test_a_curve_is_steadier_that_falls_less_after_its_best_where_both_go_on_for_long_enough():
+    records = []
+    for recipe, seed, curve in (
+        (BUC, 0, [0.2, 0.5, 0.4, 0.3, 0.2, 0.9]),
+        (DBC, 0, [0.1, 0.2, 0.5, 0.5, 0.4, 0.3]),
+        (BUC, 1, [0.2, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        (DBC, 1, [0.1, 0.2, 0.3, 0.5, 0.4, 0.3]),  # two stages left
+    ):
+        run = record(recipe, 0.5, seed=seed)
+        run.stages, run.selected = [{"metrics": {"rank-1": value}} for value in curve], curve.index(0.5)
+        records.append(run)
+    assert results.steadier(DBC, BUC)(records) == pytest.approx([20 - 10])
 
 
 def test_a_rise_is_gradual_only_beyond_that_of_training_without_a_merge():

@@ -5,7 +5,7 @@ in loops of Python. DBC's loop takes minutes: of its rows one in fifty is timed,
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -55,13 +55,21 @@ def main(
     typer.echo(beside_programs([benchmark]).to_string(index=False))
 
 
-def measure(images: int, queries: int, gallery: int, device: torch.device) -> Iterator[dict]:
-    """Rows: stages of either program from all, half and a tenth as many clusters as images, and a ranking, by both."""
+def measure(
+    images: int, queries: int, gallery: int, device: torch.device, *, done: Collection[tuple] = ()
+) -> Iterator[dict]:
+    """Rows: stages of either program from all, half and a tenth as many clusters as images, and a ranking, by both.
+
+    But for those ``done``: (piece, None, None, clusters).
+    """
     for recipe in PROGRAMS:
         for clusters in (images, images // 2, images // 10):
+            if (recipe.name, None, None, clusters) in done:
+                continue
             size = {"piece": recipe.name, "images": images, "clusters": clusters}
             yield size | _stage(recipe, images, clusters, device)
-    yield {"piece": RANKING, "images": gallery, "queries": queries} | _ranking(queries, gallery, device)
+    if (RANKING, None, None, None) not in done:
+        yield {"piece": RANKING, "images": gallery, "queries": queries} | _ranking(queries, gallery, device)
 
 
 def _stage(recipe: Recipe, images: int, clusters: int, device: torch.device) -> dict:

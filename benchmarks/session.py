@@ -42,7 +42,8 @@ def pieces(output: Path, weights: Path | None, *, quick: bool = False) -> dict[s
     size = ["--quick"] if quick else []
     device = [] if quick else ["--device", "cuda"]
     throughput = ["-m", "benchmarks.gpu", *size, "--output", str(output / "bench" / "training")]
-    found = {"bench-gpu": [*throughput, "--no-runs"]}
+    bf16 = [] if quick else ["--precision", "bf16"]  # rows that one command has measured the next one keeps
+    found = {"bench-gpu": [*throughput, *bf16, "--no-runs"]}
     bench = {"bench": ["-m", "benchmarks", *device, *size, "--output", str(output / "bench")]}
     cifar10 = {recipe.name: [recipe, "cifar10", 0, {}] for recipe in RECIPES.values() if "cifar10" in recipe.name}
     network = {"precision": "bf16"}  # in TF32 mobilenet_v2 was not seen to get warm
@@ -60,7 +61,8 @@ def pieces(output: Path, weights: Path | None, *, quick: bool = False) -> dict[s
     found |= market(*(BUC.with_weight(w) for w in BUC_WEIGHTS), *(DBC.with_weight(w) for w in DBC_WEIGHTS))
     found |= market(BUC_UNREGULARIZED.with_linkage("average"))
     found |= market(*METHODS, seed=1) | market(*METHODS, seed=2)
-    found |= {"whole runs": throughput} | time_of_resnet50("tf32")  # minutes of it on the host
+    found |= {"whole runs": [*throughput, *bf16]}  # minutes of it on the host
+    found |= {"bench-gpu tf32": [*throughput, "--no-runs"]} | time_of_resnet50("tf32")
     return found | cifar10  # CIFAR-10 has four times the images, and so the steps
 
 
@@ -75,7 +77,7 @@ def main(
     begins: Annotated[
         list[str] | None, typer.Option(help="Only pieces whose names begin so; give it for each.")
     ] = None,
-    at_once: Annotated[int, typer.Option(help="Pieces at a time; of several, no time means much.")] = 1,
+    at_once: Annotated[int, typer.Option(help="Pieces at a time; if several, what is timed alone is left out.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Everything tiny and on the embedded people.")] = False,
     only: Annotated[str, typer.Option(hidden=True, help="Run this piece here.")] = "",
 ) -> None:
@@ -92,6 +94,8 @@ def main(
     report = output / "session.json"
     outcomes = json.loads(report.read_text()) if report.exists() else {}
     chosen = [name for name in todo if name.startswith(tuple(begins or [""]))]
+    if at_once > 1:
+        chosen = [name for name in chosen if todo[name][0] != "-m"]
 
     def outcome(name: str) -> str:
         command = [sys.executable, *todo[name]] if todo[name][0] == "-m" else [*again, "--only", name]

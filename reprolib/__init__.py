@@ -6,7 +6,7 @@ are merged into pseudo-labels, pseudo-labels train the model against the lookup 
 
 from reprolib.datasets import load_dataset
 from reprolib.evaluation import Ranking, rank_from_distances, rank_gallery
-from reprolib.extraction import extract_features
+from reprolib.extraction import extract_features, load_model
 from reprolib.memory import LookupTable, repelled_loss
 from reprolib.merging import merge_clusters
 from reprolib.pipeline import run
@@ -26,6 +26,7 @@ __all__ = [
     "RunRecord",
     "extract_features",
     "load_dataset",
+    "load_model",
     "load_record",
     "merge_clusters",
     "rank_from_distances",

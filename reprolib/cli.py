@@ -1,5 +1,6 @@
 """The command line: run, reproduce, report, check-data."""
 
+import ast
 import os
 import shutil
 import time
@@ -32,6 +33,21 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if len(parts) != 2 or not all(p.isdecimal() and int(p) > 0 for p in parts):
         raise typer.BadParameter(f"{text!r}: give HEIGHTxWIDTH, for example 256x128", param_hint="--image-size")
     return int(parts[0]), int(parts[1])
+
+
+def _assigned(items: list[str] | None) -> dict[str, str]:
+    """What ``--set name=value`` says, by name."""
+    pairs = [item.partition("=") for item in items or []]
+    if wrong := [name + equals for name, equals, _ in pairs if not (name and equals)]:
+        raise ValueError(f"--set {wrong[0]!r}: give name=value")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _value(text: str) -> int | float | bool | str:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _require_engine(engine: str, address: str | None) -> None:
@@ -85,6 +101,10 @@ def run(
     seeds: Annotated[
         str, typer.Option("--seed", "--seeds", help="One or more: initial weights, order, crops, dropout, identities.")
     ] = "0",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another field of the recipes: name=value, such as selection=silhouette."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N [CUDA where there is one].")] = None,
     precision: Annotated[
         str | None, typer.Option(help="float32 (CPU), tf32 (CUDA), bf16: the network's products.")
@@ -130,8 +150,10 @@ def run(
         "samples": samples,
         "data_root": data_root,
     }
-    asked = [jobs.Job(RECIPES[name], dataset, int(number), settings) for name in names for number in numbers]
     try:
+        changes = {name: _value(text) for name, text in _assigned(set_).items()}
+        chosen = [RECIPES[name].changed(**changes) for name in names]
+        asked = [jobs.Job(recipe, dataset, int(number), settings) for recipe in chosen for number in numbers]
         if fresh and is_first():
             for job in asked:
                 job.start_over()
@@ -205,11 +227,7 @@ def reproduce(
             "image_size": size and list(size),
         }
         values |= {name: str(value) for name, value in given.items() if value is not None}
-        for item in set_ or []:
-            name, equals, value = item.partition("=")
-            if not equals:
-                raise ValueError(f"--set {item!r}: give name=value")
-            values[name] = value
+        values |= _assigned(set_)
         chosen = batch.select(notebooks or [])
         batch.require_known(values)
         if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):

@@ -11,6 +11,8 @@ within A, q = A ∪ B the cluster they become, and s any other cluster. One sign
 Updates take numbers or tensors that broadcast: a row of the matrix of all clusters is one call.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import threshold_
@@ -106,3 +108,17 @@ LINKAGE_UPDATES = {
     "average": average_update,
 }
 DISPERSION_UPDATES = {"eq7": dispersion_eq7, "sum": dispersion_sum, "mean": dispersion_mean}
+
+
+def require_linkage(linkage: Callable) -> None:
+    """ValueError, with the form that is asked for, for a function that does not link many pairs of clusters at once."""
+    name = linkage.__name__
+    form = f"{name}(a, b, distance): features (K, n_a, d) and (K, n_b, d) of K pairs of clusters -> a tensor (K,)"
+    a, b = torch.eye(4).expand(3, 4, 4)[:, :2], torch.eye(4).expand(3, 4, 4)[:, 1:]
+    try:
+        found = linkage(a, b, "euclidean")
+    except Exception as error:  # of any kind: the function is the user's
+        raise ValueError(f"linkage {name} fails ({type(error).__name__}: {error}); it must be {form}") from error
+    if not isinstance(found, Tensor) or found.shape != (3,):
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"linkage {name} gives {got} for 3 pairs; it must be {form}")

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from reprolib.datasets.split import as_frames
+from reprolib import paths
+from reprolib.datasets.split import Tracklets, as_frames
 from reprolib.devices import autocast, choose_device, computing_in, keeping_freed_memory
 from reprolib.images import Images, crop_and_resize, load_images, whole_boxes
 from reprolib.model import Model, Output
 from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord
-from reprolib.state import load_weights, run_folder
+from reprolib.state import load_weights
 
 
 @keeping_freed_memory()
@@ -80,30 +81,46 @@ def extract_features(
     """Features (n, D), unit rows, of images by the network of the stage that a run kept, on the host.
 
     Args:
-        record: of a run whose weights are on this disk, under ``results/state``.
+        record: of a run whose weights are on this disk, as for :func:`load_model`.
         frames: names of image files, or (N, h, w, 3) uint8.
         starts: (n + 1,) where each tracklet's frames begin, and the end; None: every frame is one of its own.
         device: as for :func:`reprolib.run`; the products are float32's on any.
 
     Raises:
         RecordError: the weights are not there.
-        ValueError: no frame, or one that cannot be read.
+        ValueError: no frame, one that cannot be read, or ``starts`` that do not fit.
     """
-    folder = run_folder(record.name) / f"stage_{record.kept:02}"
-    if not (folder / "model.safetensors").exists():
-        raise RecordError(f"{record.name}: its weights are not here; train it again: reprolib run --fresh ...")
-    device, size = choose_device(device), tuple(record.settings["image_size"])
+    model, device, size = load_model(record), choose_device(device), tuple(record.settings["image_size"])
+    frames = as_frames(frames)
+    if len(frames) == 0:
+        raise ValueError("no frame: give one at least")
+    starts = np.arange(len(frames) + 1) if starts is None else starts
+    tracklets = Tracklets(frames, starts, np.zeros(len(starts) - 1, np.int64))
+    images = load_images(tracklets.frames, size)
+    how = {"image_size": size, "device": device, "frames_at_most": record.settings["recipe"]["frames_at_most"]}
+    return extract(model.place(device), images.to(device), tracklets.starts, **how).feature.cpu().clone()
+
+
+def load_model(record: RunRecord) -> Model:
+    """The network of the stage that a run kept, in eval mode on the host: images (B, T, 3, H, W) -> embedding, feature.
+
+    Images are RGB of ``record.settings["image_size"]``, less ImageNet's mean and divided by its deviation. The weights
+    lie under ``state`` where the record was read from, else in this process's results.
+
+    Raises:
+        RecordError: the weights are not there.
+    """
+    stage = Path(record.name, f"stage_{record.kept:02}")
+    places = [*([record.root / "state"] if record.root else []), paths.STATE]
+    folder = next((place / stage for place in places if (place / stage / "model.safetensors").exists()), None)
+    if folder is None:
+        where = places[0] / stage
+        raise RecordError(f"{where}: holds no model.safetensors; load the record where it was run, or run --fresh")
     recipe = Recipe(**record.settings["recipe"] | {"criterion": None})  # the network knows nothing of it
     with torch.random.fork_rng([]):  # first weights are drawn, and not used
         model = Model(recipe, backbone=record.settings["backbone"], weights="none")
     load_weights(folder, model)
-    frames = as_frames(frames)
-    if len(frames) == 0:
-        raise ValueError("no frame: give one at least")
-    images = load_images(frames, size)
-    starts = np.arange(len(frames) + 1) if starts is None else starts
-    how = {"image_size": size, "device": device, "frames_at_most": recipe.frames_at_most}
-    return extract(model.place(device), images.to(device), starts, **how).feature.cpu().clone()
+    return model.eval()
 
 
 def _resized(images: Images, index: Tensor, box: Tensor, image_size: tuple[int, int]) -> Tensor:

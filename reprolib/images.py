@@ -141,7 +141,7 @@ def _opened(frame: Path | np.ndarray) -> Iterator[Image.Image]:
                 raise ValueError(f"of {image.width}x{image.height} pixels, where {SMALLEST} a side are the least")
             yield image
     except Exception as error:  # Pillow has a kind for each format
-        raise ImageError(f"{frame}: not a readable image ({error}); restore it from the dataset's archive") from error
+        raise ImageError(f"{frame}: not a readable image ({error}); restore it, or leave it out") from error
 
 
 def _size(frame: Path | np.ndarray) -> tuple[int, int]:

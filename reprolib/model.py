@@ -171,15 +171,18 @@ def load_backbone(name: str, weights: str) -> Backbone:
     if small:
         network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as its other convolutions
-    if weights not in ("imagenet", "none"):
-        _load_weights(network, Path(weights), name)
     if name == "mobilenet_v2":
-        return Backbone(network, network.features[:7], network.features[7:], network.last_channel)
-    stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool, network.layer1, network.layer2)
-    return Backbone(network, stem, nn.Sequential(network.layer3, network.layer4), network.fc.in_features)
+        backbone = Backbone(network, network.features[:7], network.features[7:], network.last_channel)
+    else:
+        stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool, network.layer1, network.layer2)
+        backbone = Backbone(network, stem, nn.Sequential(network.layer3, network.layer4), network.fc.in_features)
+    if weights not in ("imagenet", "none"):
+        _load_weights(backbone, Path(weights), name)
+    return backbone
 
 
-def _load_weights(network: nn.Module, file: Path, name: str) -> None:
+def _load_weights(backbone: Backbone, file: Path, name: str) -> None:
+    """Torchvision's own form, or that in which a run leaves a stage: then all but its head."""
     if not file.is_file():
         raise ValueError(
             f"{file}: no such weights; give 'imagenet', 'none', 'catalogue' or a .pth or .safetensors file of {name}"
@@ -189,9 +192,14 @@ def _load_weights(network: nn.Module, file: Path, name: str) -> None:
             state = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
+        network = backbone.network
+        if any(key.startswith("stem.") for key in state):
+            network = nn.ModuleDict({"stem": backbone.stem, "body": backbone.body})
+            state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
         report = network.load_state_dict(state, strict=False)
     except UnpicklingError as error:  # its own text tells how to run the code
-        raise ValueError(f"{file}: refused, for it holds more than tensors; give a state_dict of {name}") from error
+        refused = "refused, for it is damaged or holds more than tensors"
+        raise ValueError(f"{file}: {refused}; give a state_dict of {name}") from error
     except Exception as error:  # a damaged file fails in any way
         what = f"{type(error).__name__}: {str(error)[:300]}"
         raise ValueError(f"{file}: not weights of {name}, give such: {what}") from error

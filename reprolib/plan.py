@@ -1,12 +1,17 @@
 """What is to be run: every default in its place, where it is kept, and its images."""
 
-from collections.abc import Sequence
+import hashlib
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import torch
 
 from reprolib import paths
+from reprolib.criteria import require_linkage
 from reprolib.datasets import Split, fingerprint, identities_fingerprint, load_dataset, require_usable
 from reprolib.devices import choose_device, choose_precision
 from reprolib.files import locked
@@ -49,10 +54,16 @@ class Plan:
         return run_folder(run_name(self.settings))
 
     def tested_on(self) -> dict[str, str]:
-        """Fingerprints of the sets that the stages are ranked on, labels included, and of what diagnosis takes."""
+        """Fingerprints of what a run's name does not tell.
+
+        The sets that the stages are ranked on, labels included; what diagnosis takes; a linkage of the user's own.
+        """
         sets = {part: getattr(self.split, part) for part in RANKED_ON}
         found = {part: fingerprint(held, labels=True) for part, held in sets.items() if held is not None}
-        return found | {"train identities": identities_fingerprint(self.split)}
+        linkage = (
+            {"linkage": _fingerprint_of_code(self.recipe.criterion.linkage)} if self.recipe.has_own_linkage else {}
+        )
+        return found | {"train identities": identities_fingerprint(self.split)} | linkage
 
     def forget(self) -> None:
         """Remove record and state; the caller holds the folder's lock."""
@@ -81,6 +92,10 @@ def make_plan(
     """The arguments of :func:`reprolib.run` with every default in its place; ValueError for what cannot be."""
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{recipe!r} is no Recipe: give reprolib.BUC, or another")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed={seed!r}: give a whole number that is not negative")
+    if recipe.has_own_linkage:
+        require_linkage(recipe.criterion.linkage)
     device = choose_device(device)
     precision = choose_precision(precision, device)
     if backbone:
@@ -90,6 +105,12 @@ def make_plan(
         split = load_dataset(dataset, root=data_root, train_order=recipe.train_order, junk=recipe.junk)
     elif (recipe.junk, recipe.train_order) != ("left_out", "shuffled"):
         raise ValueError(f"{recipe.name}: a Split is taken as it is: give it its junk and its order yourself")
+    elif recipe.table_start == "stale_means" and split.is_sorted:
+        warnings.warn(
+            f"{split.name} is sorted by identity, and by its order {recipe.name} would learn who is who "
+            "(docs/audit.md): give split.shuffle(0)",
+            stacklevel=3,
+        )
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     split = split if samples is None else split.keep_samples(samples, seed=seed)
     require_usable(split)
@@ -108,12 +129,22 @@ def make_plan(
         "backbone": backbone,
         "weights": source + describe_weights(weights),
         "image_size": list(image_size),
-        "seed": seed,
+        "seed": int(seed),
     }
     settings |= {"images": split.images} if split.images else {}  # unsaid: as published
     settings |= {"samples": samples} if samples is not None else {}  # unsaid: all
     settings |= {"precision": precision} if precision != "float32" else {}  # unsaid: float32
     return Plan(recipe, split, settings, weights, device, compiled)
+
+
+def _fingerprint_of_code(function: Callable) -> str:
+    """Of its text or, where that is not to be had, of what it was compiled to; not of what it calls."""
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        text = repr((code.co_code, code.co_consts, code.co_names)) if code else repr(type(function))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:

@@ -156,3 +156,32 @@ def _adjusted_rand_index(in_both: int, in_cluster: int, of_pid: int, *, total: i
         return 1.0
     expected = in_cluster * of_pid / total
     return (in_both - expected) / ((in_cluster + of_pid) / 2 - expected)
+
+
+def nearest_elsewhere(features: Tensor, camids: np.ndarray) -> np.ndarray:
+    """Each sample's nearest one of another camera: unit rows (N, d), (N,) -> (N,) int64."""
+    camera = torch.as_tensor(camids)
+    if (camera == camera[0]).all():
+        raise ValueError("all images are of one camera: there is none of another to be the nearest")
+    return (features @ features.T).masked_fill(camera[:, None] == camera, -torch.inf).argmax(1).numpy()
+
+
+def gathering(
+    nearest: np.ndarray, pseudo_labels: np.ndarray, *, frames: np.ndarray, pids: np.ndarray, camids: np.ndarray
+) -> dict[str, float]:
+    """How far identities gather, in a network's features and in clusters (BUC Fig. 4, DBC Fig. 6).
+
+    Percent of the samples whose nearest one of another camera is of the same identity: by the features, as ``nearest``
+    (N,) has it, and, without any network, by the pixels of ``frames`` (N, H, W, 3). Then clusters, those of several
+    identities, and the samples in these. ``pseudo_labels``, ``pids`` and ``camids`` are (N,).
+    """
+    pixels = torch.as_tensor(frames).flatten(1).float()
+    by_pixels = nearest_elsewhere(torch.nn.functional.normalize(pixels - pixels.mean(0)), camids)
+    mixed = np.bincount(np.unique(np.stack([pseudo_labels, pids]), axis=1)[0]) > 1
+    return {
+        "nearest of the same identity (%)": 100 * float((pids[nearest] == pids).mean()),
+        "so by pixels alone (%)": 100 * float((pids[by_pixels] == pids).mean()),
+        "clusters": len(mixed),
+        "of several identities": int(mixed.sum()),
+        "samples in these": int(mixed[pseudo_labels].sum()),
+    }

@@ -123,13 +123,26 @@ class Recipe:
 
     def with_weight(self, weight: float) -> "Recipe":
         """The same with another λ (BUC Fig. 3a, DBC Fig. 4); the name says so."""
-        criterion = replace(self.criterion, regularizer_weight=weight)
-        return replace(self, name=f"{self.name}_weight_{weight:g}", criterion=criterion)
+        return replace(self.changed(regularizer_weight=weight), name=f"{self.name}_weight_{weight:g}")
 
     def with_linkage(self, linkage: str | Callable) -> "Recipe":
         """The same with another linkage (BUC Table 3); the name says so."""
-        criterion = replace(self.criterion, linkage=linkage)
-        return replace(self, name=f"{self.name}_{getattr(linkage, '__name__', linkage)}", criterion=criterion)
+        return replace(self.changed(linkage=linkage), name=f"{self.name}_{getattr(linkage, '__name__', linkage)}")
+
+    def changed(self, **values) -> "Recipe":
+        """The same with other values of its fields or its criterion's, under the same name.
+
+        Raises:
+            ValueError: no such field, a criterion's field where nothing is merged, or a value that cannot be.
+        """
+        own, of_criterion = ({f.name for f in fields(kind)} - {"criterion"} for kind in (Recipe, Criterion))
+        if unknown := values.keys() - own - of_criterion:
+            raise ValueError(f"{sorted(unknown)[0]!r} is no field of a recipe: {', '.join(sorted(own | of_criterion))}")
+        changes = {name: value for name, value in values.items() if name in of_criterion}
+        if changes and self.criterion is None:
+            raise ValueError(f"{self.name} merges nothing, and so has no {sorted(changes)[0]}")
+        criterion = replace(self.criterion, **changes) if changes else self.criterion
+        return replace(self, criterion=criterion, **{k: v for k, v in values.items() if k in own})
 
     @property
     def has_own_linkage(self) -> bool:
@@ -137,7 +150,7 @@ class Recipe:
         return self.criterion is not None and callable(self.criterion.linkage)
 
     def settings(self) -> dict:
-        """Every field, for a record: a linkage of your own by its name alone, so give another one another name."""
+        """Every field, for a record; a linkage of your own by its name alone."""
         settings = asdict(self)
         if self.has_own_linkage:
             settings["criterion"]["linkage"] = self.criterion.linkage.__name__

@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import torch
 
 from reprolib import paths
 from reprolib.files import replacing
 
+DAMAGED = "give another file, or, if it was one, delete it and run again"
 FORMAT = 1  # raised when a record's fields change meaning
 
 
@@ -31,6 +34,12 @@ class RunRecord:
     untrained: dict  # metrics of the network before any training
     stages: list[dict] = field(default_factory=list)  # stage, num_clusters, losses, metrics, quality, seconds
     selected: int | None = None  # the stage kept by settings["recipe"]["selection"]; None while unfinished
+    root: ClassVar[Path | None] = None  # of a record that was read: the results it lies in; not a part of it
+
+    def __repr__(self) -> str:
+        """Short: the settings are long."""
+        kept = "unfinished" if self.selected is None else f"kept {self.selected}, rank-1 {self.best['rank-1']:.1%}"
+        return f"RunRecord({self.name}: {len(self.stages)} stages, {kept})"
 
     @property
     def name(self) -> str:
@@ -53,6 +62,26 @@ class RunRecord:
         """One metric of every stage."""
         return [stage["metrics"][metric] for stage in self.stages]
 
+    def pseudo_labels(self) -> np.ndarray:
+        """The clusters that each stage trained on, (stages, N): of the training samples, in the order of the Split.
+
+        A named dataset's is that of ``load_dataset(name)``, with ``identities`` that of ``.keep_identities(identities,
+        seed=seed)``. Raises RecordError where the file of labels is not there.
+        """
+        return self.stored_labels("pseudo_labels")
+
+    def stored_labels(self, name: str) -> np.ndarray:
+        """An array of ``results/labels/<record>.npz``: "pseudo_labels", or "pids", which are for diagnosis alone."""
+        places = [self.root / "labels"] if self.root else []
+        for folder in (*places, paths.LABELS, paths.STORED_LABELS):
+            if (file := folder / f"{self.name}.npz").exists():
+                with np.load(file) as content:
+                    return content[name]
+        raise RecordError(
+            f"{(places or [paths.LABELS])[0]}: holds no {self.name}.npz, the run's labels; set REPROLIB_RESULTS to the "
+            "folder in which it was run, or run it again with --fresh"
+        )
+
     def save(self) -> Path:
         """Write ``results/runs/<name>.json``."""
         file = paths.RUNS / f"{self.name}.json"
@@ -65,21 +94,26 @@ def load_record(file: str | Path) -> RunRecord:
     """Read a record, such as ``results/runs/synthetic_buc_….json``.
 
     Raises:
-        RecordError: not a record, one of another format, or one that was edited.
+        RecordError: no such file, not a record, one of another format, or one that was edited.
     """
+    file = Path(file)
+    if not file.is_file():
+        raise RecordError(f"{file}: no such file; give a record, such as one of {paths.RUNS}")
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise RecordError(f"{file}: a record of another version of reprolib; delete it and run again")
         if content["checksum"] != stamped(content)["checksum"]:
             raise RecordError(f"{file}: edited since the run: its checksum is another; restore it, or run --fresh")
-        return RunRecord(**{k: v for k, v in content.items() if k not in ("format", "checksum")})
+        record = RunRecord(**{k: v for k, v in content.items() if k not in ("format", "checksum")})
+        record.root = file.resolve().parent.parent
+        return record
     except RecordError:
         raise
     except KeyError as error:
-        raise RecordError(f"{file}: a record without {error}; delete it and run again") from error
+        raise RecordError(f"{file}: not a whole run record, without {error}; {DAMAGED}") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise RecordError(f"{file}: not a run record ({error}); delete it and run again") from error
+        raise RecordError(f"{file}: not a run record ({error}); {DAMAGED}") from error
 
 
 def stamped(content: dict) -> dict:

@@ -63,7 +63,6 @@ __all__ = [
     "ours",
     "percent",
     "provenance",
-    "pseudo_labels",
     "published",
     "rises",
     "scorecard",
@@ -197,22 +196,9 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pseudo_labels(record: RunRecord) -> np.ndarray:
-    """The pseudo-labels that each stage trained on, (stages, N)."""
-    return _labels(record, "pseudo_labels")
-
-
 def train_pids(record: RunRecord) -> np.ndarray:
     """The identities of the images that a run trained on, (N,), which it never saw: for diagnosis alone."""
-    return _labels(record, "pids")
-
-
-def _labels(record: RunRecord, name: str) -> np.ndarray:
-    for folder in (paths.LABELS, paths.STORED_LABELS):
-        if (file := folder / f"{record.name}.npz").exists():
-            with np.load(file) as content:
-                return content[name]
-    raise RecordError(f"{record.name}: its labels are not stored; run it again with --fresh")
+    return record.stored_labels("pids")
 
 
 def dataset_counts(names: Sequence[str], *, source: str = "stored", data_root: str | None = None) -> dict[str, dict]:

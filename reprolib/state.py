@@ -76,7 +76,7 @@ def make_origin(settings: dict, **others: str) -> dict:
 def first_stage(settings: dict) -> dict:
     """What of the settings, or of an origin, training the first stage depends on."""
     recipe = {k: v for k, v in settings["recipe"].items() if k not in AFTER_FIRST_STAGE}
-    beside = {*RANKED_ON} if recipe["start"] == "identities" else {*RANKED_ON, "train identities"}
+    beside = {*RANKED_ON, "linkage"} | ({"train identities"} if recipe["start"] != "identities" else set())
     return {k: v for k, v in settings.items() if k not in beside} | {"recipe": recipe}
 
 

@@ -2,10 +2,13 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 
 from reprolib import paths
+from reprolib.state import BESIDE_A_RUN
 
 LAYERS = [  # a module imports from rows above its own, never from its own
     {"paths", "recipe", "files", "devices", "colors", "pages", "capture", "team"},
@@ -83,3 +86,11 @@ def test_nothing_is_moved_to_cuda_behind_the_callers_back():
 def test_every_link_of_a_page_leads_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_what_a_run_is_made_with_is_all_that_a_run_imports():
+    listed = "import sys, reprolib.pipeline; print(*(name for name in sys.modules if name.startswith('reprolib.')))"
+    done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)
+    imported = {name.split(".")[1] for name in done.stdout.split()}
+    assert {"pipeline", "merging", "training"} <= imported
+    assert not imported & BESIDE_A_RUN

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_results import record
 
-from reprolib import BUC, DBC, DBC_RELEASED, audit
+from reprolib import BUC, DBC, DBC_RELEASED, audit, results
 
 
 def flat(recipe):
@@ -116,3 +116,9 @@ def test_both_average_precisions_stand_beside_each_other():
         run.stages[1]["metrics"]["mAP_step"] = step
     (row,) = audit.average_precision(runs).to_dict("records")
     assert row == {"trapezoid": 25.0, "step sum": 27.0, "difference": 2.0, "± over runs": 1.4, "runs": 2}
+
+
+def test_rows_of_a_run_on_sorted_images_are_not_counted():
+    stored = [record for record in results.stored() if record.settings["recipe"].get("train_order") == "sorted"]
+    with pytest.raises(ValueError, match="its images were sorted"):
+        audit.rows_by_stage(stored[0], np.zeros((2, 4), int), np.zeros(4, int))

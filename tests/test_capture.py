@@ -155,6 +155,7 @@ def test_a_function_runs_while_it_warms_up_is_captured_once_and_then_replayed_on
     ("device", "backend"), [("cpu", "aot_eager"), pytest.param("cuda", "inductor", marks=NEEDS_GPU)]
 )
 @pytest.mark.usefixtures("tiny_network")
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of torch's own past
 def test_a_compiled_backbone_gives_the_losses_of_a_plain_one_and_a_copy_trains_its_own_weights(device, backend):
     device, found = torch.device(device), []
     for compiled in (True, False):

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from reprolib import batch, cli, cluster, paths, plan, results
+from reprolib import BUC, batch, cli, cluster, jobs, paths, plan, results
 from reprolib.cli import app
 from reprolib.recipe import RECIPES
 
@@ -242,3 +242,43 @@ def test_a_parameter_that_only_another_notebook_has_is_known(shelf):
     other.cells[0].source += '\ndataset = "synthetic"'
     nbformat.write(other, shelf / "02_bad.ipynb")
     assert batch.reproduce(batch.select(["01"]), {"dataset": "mars"}, results=shelf / "results") == {}
+
+
+def test_every_option_of_a_run_reaches_it(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(jobs, "train", lambda found: asked.extend(found) or [])
+    words = (
+        "--recipe buc --dataset market1501 --device cpu --precision bf16 --compiled --backbone resnet18 --weights none "
+    )
+    words += (
+        "--image-size 64x32 --identities 5 --samples 9 --seed 3 --set selection=silhouette --set regularizer_weight=0.5"
+    )
+    result = call("run", *words.split(), "--data-root", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    (job,) = asked
+    assert job.recipe == BUC.changed(selection="silhouette", regularizer_weight=0.5)
+    assert (job.dataset, job.seed) == ("market1501", 3)
+    network = {"device": "cpu", "precision": "bf16", "compiled": True, "backbone": "resnet18", "weights": "none"}
+    data = {"image_size": (64, 32), "identities": 5, "samples": 9, "data_root": tmp_path}
+    assert job.settings == network | data
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("selection", "--set 'selection': give name=value"),
+        ("merging=0.1", "'merging' is no field of a recipe"),
+        ("merge_percent=2", "merge_percent=2 must"),
+    ],
+)
+def test_a_field_that_cannot_be_set_is_one_clear_line(given, message):
+    result = call("run", "--recipe", "buc", "--set", given)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_where_a_notebook_fails_the_status_says_so(monkeypatch):
+    monkeypatch.setattr(batch, "reproduce", lambda *_: {"04_buc_table1.ipynb": "ValueError: no"})
+    result = call("reproduce", "--source", "stored")
+    assert result.exit_code == 1
+    assert "failed: 04_buc_table1.ipynb: ValueError: no" in result.output

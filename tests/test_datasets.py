@@ -670,3 +670,18 @@ def test_fingerprint_changes_with_every_change_of_the_pixels():
     ]
     assert len({fingerprint(each) for each in (tracklets, *others)}) == 5
     assert fingerprint(replace(tracklets, frames=frames.copy())) == fingerprint(tracklets)
+
+
+def test_a_tracklet_of_mars_that_goes_from_camera_to_camera_is_refused(tmp_path):
+    info = draw_mars(tmp_path / "MARS") / "info"
+    savemat(info / "tracks_test_info.mat", {"track_test_info": np.array([[5, 8, 2, 1]])})
+    savemat(info / "query_IDX.mat", {"query_IDX": np.array([[1]])})
+    with pytest.raises(DatasetError, match="lines 5 to 8 are not one person in one camera"):
+        load_dataset("mars", root=tmp_path)
+
+
+def test_of_a_folder_that_has_some_parts_the_missing_one_is_named(tmp_path):
+    (tmp_path / "bounding_box_train").mkdir()
+    (tmp_path / "bounding_box_test").mkdir()
+    with pytest.raises(DatasetError, match="has bounding_box_train, bounding_box_test, but no query; unpack"):
+        load_dataset("market1501", root=tmp_path)

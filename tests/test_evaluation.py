@@ -13,6 +13,8 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from torchmetrics.functional.retrieval import retrieval_average_precision
 
 from reprolib import evaluation
+from reprolib.assessment import metrics_of
+from reprolib.datasets import LabelledTracklets
 from reprolib.evaluation import rank_from_distances, rank_gallery
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -312,3 +314,10 @@ def test_features_that_are_not_finite_are_refused(bad):
     gallery[3, 2] = bad
     with pytest.raises(ValueError, match="not all finite"):
         rank_gallery(query, gallery, **ids_apart([1, 2], [1, 2, 3, 4, 5]))
+
+
+def test_rank_k_counts_the_first_k_of_the_gallery():
+    query = LabelledTracklets(["q.jpg"], [0, 1], [0], [7])
+    gallery = LabelledTracklets(list("abcdefghijklmnopqrstuvwxy"), range(26), [1] * 25, [1] * 5 + [7] + [1] * 19)
+    found = metrics_of((torch.zeros(1, 1), torch.arange(25.0)[:, None]), query, gallery)  # the sixth is right
+    assert [found[f"rank-{k}"] for k in (1, 5, 10, 20)] == [0, 0, 1, 1]

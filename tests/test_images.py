@@ -238,3 +238,8 @@ def test_colors_are_changed_between_crop_and_normalization():
     red, green, blue = denormalized(changed)[0].unbind(-1)
     assert (red - green).abs().max() < 0.01
     assert (red - blue).abs().max() < 0.01
+
+
+def test_a_tracklet_of_just_enough_frames_gives_each_once():
+    frames = sample_frames(np.array([0, 6, 26]), 6, generator=torch.Generator().manual_seed(0))
+    assert frames[0].tolist() == list(range(6))

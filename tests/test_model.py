@@ -147,3 +147,14 @@ def test_a_network_is_placed_and_fed_channels_last():
     model.stem.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
     model.pool(torch.rand(2, 3, 32, 16))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_weights_that_a_run_left_are_weights_to_begin_from(tmp_path):
+    then = Model(BUC, backbone="resnet18", weights="none")
+    file = tmp_path / "model.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in then.state_dict().items()}, file)
+    now = Model(replace(BUC, embedding_dim=8), backbone="resnet18", weights=str(file))
+    images = torch.rand(2, 1, 3, 32, 16)
+    assert torch.equal(now.eval()(images).feature, then.eval()(images).feature)
+    with pytest.raises(ValueError, match="not weights of mobilenet_v2"):
+        Model(BUC, backbone="mobilenet_v2", weights=str(file))

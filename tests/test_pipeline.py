@@ -15,7 +15,10 @@ from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, algorithm, paths
 from reprolib.assessment import select_stage
 from reprolib.audit import repaired
 from reprolib.datasets import Split
+from reprolib.plan import make_plan
+from reprolib.recipe import BUC_UNREGULARIZED
 from reprolib.record import RecordError, load_record
+from reprolib.state import StateError
 
 pytestmark = pytest.mark.usefixtures("results_folder", "tiny_network")
 QUICK = {"merge_percent": 0.25, "first_stage_epochs": 2, "embedding_dim": 32}
@@ -131,7 +134,7 @@ def test_photos_without_any_label_are_clustered_and_a_stage_is_kept(tiny_split):
 def test_features_by_a_record_without_its_weights_are_an_error_that_says_so(tiny_split):
     record = run(BUC, tiny_split)
     shutil.rmtree(paths.STATE)
-    with pytest.raises(RecordError, match="its weights are not here; train it again"):
+    with pytest.raises(RecordError, match=r"holds no model\.safetensors; load the record where it was run"):
         reprolib.extract_features(record, tiny_split.query.frames)
 
 
@@ -261,3 +264,142 @@ def test_a_number_of_samples_is_drawn_and_cifars_gallery_with_them(tiny_split):
     assert record.settings["samples"] == 20
     with pytest.raises(ValueError, match="has 48 training samples"):
         tiny_split.keep_samples(49, seed=0)
+
+
+def spy(monkeypatch, name, note):
+    """Let ``note`` see the arguments of each call that a run makes of ``algorithm.<name>``."""
+    original = getattr(algorithm, name)
+
+    def call(*arguments, **named):
+        note(name, *arguments, **named)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(algorithm, name, call)
+
+
+def test_no_two_stages_of_no_two_seeds_train_on_the_same_draws(tiny_split, monkeypatch):
+    drawn = []
+    spy(monkeypatch, "train_stage", lambda _, *__, seed, **___: drawn.append(seed))
+    for seed in (0, 1):
+        run(BUC, tiny_split, seed=seed)
+    assert len(set(drawn)) == len(drawn) == 6
+
+
+def test_clusters_are_merged_and_judged_by_the_feature_and_tables_begin_from_the_embedding(tiny_split, monkeypatch):
+    seen = set()
+    for name in ("merge_clusters", "cluster_validity", "cluster_means"):
+        spy(monkeypatch, name, lambda name, vectors, *_, **__: seen.add((name, vectors.shape[1])))
+    reprolib.run(replace(DBC_RELEASED, **QUICK | {"embedding_dim": 24}), tiny_split, **NETWORK)
+    assert seen == {("merge_clusters", 32), ("cluster_validity", 32), ("cluster_means", 24)}
+
+
+def test_precision_and_frames_reach_training_and_extraction(monkeypatch):
+    seen = set()
+    for name in ("extract", "train_stage"):
+        spy(monkeypatch, name, lambda name, *_, **k: seen.add((name, k.get("precision"), k.get("frames_at_most"))))
+    run(replace(BUC, frames_at_most=2), make_split(frames=3), precision="bf16")
+    assert seen == {("extract", "bf16", 2), ("train_stage", "bf16", None)}
+
+
+def test_of_all_weights_those_of_the_stage_kept_and_of_the_last_stay(tiny_split):
+    record = run(BUC, tiny_split)
+    kept = {file.parent.name for file in (paths.STATE / record.name).glob("stage_*/model.safetensors")}
+    assert kept == {f"stage_{record.selected:02}", "stage_02"}
+
+
+def test_the_seconds_of_a_record_are_those_of_all_parts_of_all_stages(tiny_split):
+    record = run(BUC, tiny_split)
+    parts = sum(sum(stage["seconds"].values()) for stage in record.stages)
+    assert record.provenance["seconds"] == pytest.approx(parts, abs=0.1)
+
+
+def test_a_part_of_cifar_10_is_its_gallery_too_in_another_camera_than_the_queries(tiny_split):
+    assert replace(tiny_split, name="cifar10").keep_samples(20, seed=1).gallery.camids.tolist() == [1] * 20
+
+
+def test_who_is_seen_by_one_camera_alone_is_never_validated_on(tiny_split):
+    camids = np.where(tiny_split.train_pids < 10, 0, tiny_split.train.camids)
+    split = replace(tiny_split, train=replace(tiny_split.train, camids=camids))
+    for seed in range(9):
+        held = split.keep_identities(4, seed=seed).validation
+        assert held is None or set(held.pids.tolist()) <= {10, 11}
+
+
+def first_pair(a, b, distance):
+    return torch.cdist(a, b).amin((-2, -1))
+
+
+def test_a_linkage_of_ones_own_that_was_changed_does_not_give_the_old_run(tiny_split, monkeypatch):
+    recipe = BUC_UNREGULARIZED.with_linkage(first_pair)
+    run(recipe, tiny_split)
+    run(recipe, tiny_split)  # read back
+
+    def last_pair(a, b, distance):
+        return torch.cdist(a, b).amax((-2, -1))
+
+    last_pair.__name__ = "first_pair"
+    with pytest.raises(StateError, match="linkage was"):
+        run(BUC_UNREGULARIZED.with_linkage(last_pair), tiny_split)
+
+
+def test_a_linkage_of_ones_own_that_cannot_be_is_said_before_anything_is_trained(tiny_split, monkeypatch):
+    def of_one_pair(a, b, distance):
+        return (a.mean(0) - b.mean(0)).norm()
+
+    monkeypatch.setattr(algorithm, "train_stage", None)
+    with pytest.raises(ValueError, match=r"linkage of_one_pair fails .*it must be of_one_pair\(a, b, distance\)"):
+        run(BUC_UNREGULARIZED.with_linkage(of_one_pair), tiny_split)
+
+    def of_no_pair(a, b, distance):
+        return torch.tensor(1.0)
+
+    with pytest.raises(ValueError, match=r"linkage of_no_pair gives \(\) for 3 pairs; it must be"):
+        run(BUC_UNREGULARIZED.with_linkage(of_no_pair), tiny_split)
+
+
+def test_a_bad_silhouette_is_better_than_none():
+    stages = [{"validity": {}}, {"validity": {"silhouette": -0.2}}, {"validity": {"silhouette": -0.3}}]
+    assert select_stage(stages, "silhouette") == 1
+
+
+def test_of_a_sorted_split_a_table_that_leaks_warns(tiny_split):
+    in_order = tiny_split.reorder(np.argsort(tiny_split.train_pids))
+    with pytest.warns(UserWarning, match=r"sorted by identity.*give split.shuffle\(0\)"):
+        make_plan(DBC_RELEASED, in_order, **NETWORK)
+    make_plan(DBC_RELEASED, in_order.shuffle(0), **NETWORK)
+    make_plan(BUC, in_order, **NETWORK)
+
+
+@pytest.mark.parametrize("seed", [-1, "1", 0.5, True])
+def test_a_seed_is_a_whole_number(tiny_split, seed):
+    with pytest.raises(ValueError, match=f"seed={seed!r}: give a whole number"):
+        make_plan(BUC, tiny_split, seed=seed, **NETWORK)
+
+
+def test_a_record_finds_its_labels_and_weights_where_it_was_read_from(tiny_split, monkeypatch, tmp_path):
+    record = run(BUC, tiny_split)
+    file = paths.RUNS / f"{record.name}.json"
+    monkeypatch.setattr(paths, "LABELS", tmp_path / "elsewhere")
+    monkeypatch.setattr(paths, "STATE", tmp_path / "elsewhere")
+    with pytest.raises(RecordError, match=r"holds no .*npz.*set REPROLIB_RESULTS"):
+        record.pseudo_labels()
+    found = load_record(file)
+    assert [row.max() + 1 for row in found.pseudo_labels()] == [s["num_clusters"] for s in record.stages]
+    images = torch.rand(2, 1, 3, 32, 16)
+    assert reprolib.load_model(found)(images).feature.shape == (2, 32)
+
+
+def test_reprs_are_short(tiny_split):
+    assert repr(tiny_split) == "Split(tiny: train 48, query 48, gallery 48)"
+    assert repr(tiny_split.train) == "Tracklets(48 of 48 frames)"
+    assert repr(tiny_split.query) == "LabelledTracklets(48 of 48 frames)"
+    assert len(repr(run(BUC, tiny_split))) < 150
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"), [([0, 1], "starts ends at 1, and there are 2"), ([0, 1, 5], "ends at 5")]
+)
+def test_features_are_asked_of_tracklets_that_there_are(tiny_split, starts, message):
+    record = run(BUC, tiny_split)
+    with pytest.raises(ValueError, match=message):
+        reprolib.extract_features(record, tiny_split.query.frames[:2], starts=np.array(starts))

@@ -12,7 +12,7 @@ from reference_evaluation import quality_reference
 from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score, silhouette_score
 
 from reprolib import quality
-from reprolib.quality import cluster_quality, cluster_validity
+from reprolib.quality import cluster_quality, cluster_validity, gathering
 
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")])
 labels_and_pids = st.integers(1, 25).flatmap(
@@ -125,3 +125,14 @@ def test_validity_refuses_labels_that_do_not_fit(labels):
 )
 def test_validity_is_empty_where_it_is_undefined(labels):
     assert cluster_validity(torch.eye(5), labels) == {}
+
+
+def test_identities_gather_by_features_by_pixels_and_in_clusters():
+    dark_above = np.zeros((4, 2, 3), np.uint8)
+    dark_above[2:] = 200
+    dark_left = np.zeros((4, 2, 3), np.uint8)
+    dark_left[:, 1] = 200
+    frames = np.stack([dark_above, dark_above // 2, dark_left, dark_left + 20, dark_above + 20])
+    pids, camids = np.array([0, 1, 2, 2, 0]), np.array([0, 0, 0, 1, 1])
+    found = gathering(np.array([4, 3, 3, 2, 2]), np.array([0, 1, 1, 1, 2]), frames=frames, pids=pids, camids=camids)
+    assert list(found.values()) == [60, 80, 3, 1, 3]  # by pixels 4, 4, 3, 2, 0 are the nearest

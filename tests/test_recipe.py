@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, Criterion, Recipe
-from reprolib.recipe import RECIPES
+from reprolib.recipe import RECIPES, SUPERVISED
 
 
 def differences(a, b):
@@ -70,3 +70,26 @@ def test_a_linkage_of_ones_own_is_recorded_by_its_name_and_ranked_once_alone():
         Criterion(ward, ranking="each_merge")
     with pytest.raises(ValueError, match="'minimum', 'maximum', 'centroid', 'average', or a function"):
         Criterion("ward")
+
+
+def test_what_training_is_told_is_what_the_programs_tell_it():
+    assert DBC.criterion.regularizer_weight == 0.1
+    assert (BUC.momentum, BUC.weight_decay, BUC.frames_per_tracklet, BUC.frames_at_most) == (0.9, 5e-4, 16, 900)
+    assert (SUPERVISED.first_stage_epochs, SUPERVISED.learning_rate_drop) == (40, 30)
+    assert {r.augmentation for r in RECIPES.values() if "cifar10" in r.name} == {"instance"}
+
+
+def test_a_few_samples_are_merged_one_by_one():
+    assert BUC.merges_per_stage(16) == 1
+    assert BUC.num_stages(16) == 15
+
+
+def test_a_field_of_a_recipe_or_of_its_criterion_is_changed_by_its_name():
+    changed = BUC.changed(regularizer_weight=0.5, merge_percent=0.1)
+    assert changed == replace(BUC, merge_percent=0.1, criterion=replace(BUC.criterion, regularizer_weight=0.5))
+    with pytest.raises(ValueError, match="'lambda' is no field of a recipe: "):
+        BUC.changed(**{"lambda": 1})
+    with pytest.raises(ValueError, match="oim merges nothing, and so has no regularizer_weight"):
+        OIM.with_weight(0.1)
+    with pytest.raises(ValueError, match="oim merges nothing, and so has no linkage"):
+        OIM.with_linkage("maximum")

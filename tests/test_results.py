@@ -1,6 +1,7 @@
 """What may be concluded from records: columns are never mixed, verdicts follow from numbers, nothing is half-read."""
 
 import json
+import time
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -342,3 +343,37 @@ def test_a_record_is_readable_text_with_a_line_a_stage(results_folder):
 def test_an_unknown_exhibit_is_refused_with_those_that_exist():
     with pytest.raises(ValueError, match="BUC Table 1"):
         results.published("BUC Table 9")
+
+
+def test_runs_on_a_part_of_the_samples_stand_apart_from_whole_ones(results_folder):
+    few = record(BUC, 0.3, samples=5000)
+    assert results.column(few) == "synthetic, 5,000 samples · resnet18 from scratch 64×32"
+    write(few)
+    with pytest.raises(RecordError):
+        results.load_or_run([BUC], dataset="synthetic", weights="none")
+
+
+def test_a_stored_run_is_found_by_its_image_size(results_folder):
+    write(record(BUC, 0.3), record(BUC, 0.6, image_size=[128, 64]))
+    (found,) = results.load_or_run([BUC], dataset="synthetic", weights="none", image_size=(128, 64))
+    assert found.best["rank-1"] == 0.6
+
+
+def test_close_is_by_how_far_apart_and_earlier_by_how_many_stages():
+    assert results.close(BUC, OIM, within=2)([record(BUC, 0.3), record(OIM, 0.5)]) == pytest.approx([-18])
+    early, late = record(BUC, 0.5), record(OIM, 0.5)
+    early.selected = 0
+    assert results.earlier(BUC, OIM)([early, late]) == [1]
+
+
+def test_verdicts_from_before_are_not_among_those_of_now(results_folder):
+    claim = results.Claim("BUC is above OIM", results.higher(BUC, OIM))
+    results.verdict(claim, [record(BUC, 0.5), record(OIM, 0.3)], exhibit="BUC Table 1", expected="reproduced")
+    assert len(results.scorecard(paths.VERDICTS)) == 1
+    assert results.scorecard(paths.VERDICTS, since=time.time() + 9).empty
+
+
+def test_provenance_names_the_stage_of_how_many_and_the_minutes():
+    row = results.provenance([record(BUC, 0.5)]).iloc[0]
+    assert row["stage kept"] == "1 of 0–1 (test)"
+    assert row["minutes"] == 1.0

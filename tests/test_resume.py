@@ -14,6 +14,7 @@ from tiny_run import NETWORK, QUICK, figures, leftovers, start, the_record
 import reprolib
 from reprolib import BUC, BUC_RELEASED, DBC, OIM, algorithm, paths, state
 from reprolib.files import FolderError
+from reprolib.recipe import SUPERVISED
 from reprolib.state import StateError
 
 PATIENCE = 300  # seconds that a process may take; it takes one, on a core of its own
@@ -211,7 +212,7 @@ def test_state_of_other_code_or_versions_is_refused_by_name_and_fresh_starts_ove
         tiny_run()
     record = tiny_run(fresh=True)
     monkeypatch.setattr(state, name, None)  # a finished run is read, whatever made it
-    assert vars(tiny_run()) == vars(record)
+    assert tiny_run() == record
 
 
 def test_a_first_stage_that_other_code_made_is_no_hindrance_to_a_run_that_was_never_begun(tiny_run, monkeypatch):
@@ -252,7 +253,7 @@ def test_state_evaluated_on_another_gallery_is_refused(tiny_run, tiny_split, mon
 
 def test_a_finished_run_is_not_read_back_for_another_test_set(tiny_run, tiny_split):
     record = tiny_run()
-    assert vars(tiny_run()) == vars(record)
+    assert tiny_run() == record
     relabelled = replace(tiny_split.query, camids=tiny_split.query.camids[::-1].copy())
     with pytest.raises(StateError, match=r"\.json: saved by .*query was '.+', is '.+'.*--fresh"):
         tiny_run(split=replace(tiny_split, query=relabelled))
@@ -275,3 +276,14 @@ def test_state_that_does_not_say_what_made_it_is_refused(tiny_run, monkeypatch):
         content.write_text('{"entry": {}}')
     with pytest.raises(StateError, match="does not say with what it was made"):
         tiny_run()
+
+
+def test_a_first_stage_is_shared_by_what_does_not_change_it_alone():
+    def stage(recipe, **other):
+        return state.first_stage({"dataset": "tiny", "train identities": "a", "recipe": recipe.settings()} | other)
+
+    after = {"name", "criterion", "merge_percent", "stage_rule", "table_start", "later_stage_epochs", "selection"}
+    after |= {"later_stage_epochs_video", "later_learning_rate", "frames_at_most", "junk"}
+    assert stage(BUC)["recipe"].keys() == BUC.settings().keys() - after
+    assert stage(BUC) == stage(BUC, **{"train identities": "b"})
+    assert stage(SUPERVISED) != stage(SUPERVISED, **{"train identities": "b"})

@@ -1,17 +1,18 @@
 """What an epoch is made of, and extraction against the plain forward pass."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from reprolib import BUC, BUC_RELEASED, LookupTable
+from reprolib import BUC, BUC_RELEASED, LookupTable, repelled_loss
 from reprolib.epochs import epoch_batches, learning_rates
 from reprolib.extraction import extract
 from reprolib.images import crop_and_resize, load_images, whole_boxes
 from reprolib.model import Model
-from reprolib.training import train_stage
+from reprolib.training import make_optimizer, step, train_stage
 
 CPU = torch.device("cpu")
 
@@ -106,3 +107,35 @@ def test_a_tracklets_feature_is_the_mean_of_at_most_so_many_frames(tiny_network,
     with torch.inference_mode():
         expected = torch.nn.functional.normalize(model.pool(frames).mean(0, keepdim=True))
     torch.testing.assert_close(output.feature[2:], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_optimizer_is_the_recipes(tiny_network):
+    recipe = replace(BUC, momentum=0.7, weight_decay=0.01)
+    groups = make_optimizer(Model(recipe, backbone="resnet18", weights="none"), recipe).param_groups
+    assert {(group["momentum"], group["weight_decay"], group["nesterov"]) for group in groups} == {(0.7, 0.01, True)}
+
+
+def test_a_step_compares_with_the_table_as_it_was_and_then_updates_it(tiny_network):
+    recipe = replace(BUC, temperature=0.5, dropout=0.0, embedding_dim=8)
+    model, table = Model(recipe, backbone="resnet18", weights="none"), LookupTable(4, 8, normalize=False)
+    table.weight.copy_(torch.randn(4, 8))
+    images, labels = torch.rand(4, 1, 3, 32, 16), torch.arange(4)
+    embedding, before = deepcopy(model)(images).embedding.detach(), table.weight.clone()
+    loss = step(model, table, make_optimizer(model, recipe), images, labels, recipe=recipe)
+    torch.testing.assert_close(loss, repelled_loss(embedding, labels, before, temperature=0.5))
+    torch.testing.assert_close(table.weight, (before + embedding) / 2)
+
+
+def test_images_are_cropped_as_the_recipe_says(tiny_split, images):
+    def drawn(augmentation):
+        recipe, generator = replace(BUC, augmentation=augmentation), torch.Generator().manual_seed(0)
+        batches = epoch_batches(images, tiny_split.train.starts, recipe=recipe, generator=generator)
+        return torch.cat([batch[2] for batch in batches]), torch.cat([batch[3] for batch in batches])
+
+    boxes, flip = drawn("none")
+    assert torch.equal(boxes, whole_boxes(images, torch.arange(48)))
+    assert not flip.any()
+    boxes, _ = drawn("instance")
+    assert (boxes[:, 2] < 1.5 * boxes[:, 3]).all()  # of height to width, at most 4/3 and rounding
+    boxes, _ = drawn("reid")
+    assert (boxes[:, 2] > 1.5 * boxes[:, 3]).all()  # 2 at least, and rounding

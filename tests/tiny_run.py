@@ -6,7 +6,7 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from conftest import WRITTEN, make_split, tiny_backbone
@@ -94,7 +94,7 @@ def figures(record: RunRecord) -> dict:
     """All that must be equal from run to run: everything but the clock."""
     stages = [{k: v for k, v in stage.items() if k != "seconds"} for stage in record.stages]
     provenance = {k: v for k, v in record.provenance.items() if k not in ("seconds", "date")}
-    return {**vars(record), "stages": stages, "provenance": provenance}
+    return {**asdict(record), "stages": stages, "provenance": provenance}
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -40,6 +40,10 @@ def locate(source: Source, root: Path) -> Path:
         found = [present(place / part) if is_named else (place / part).is_dir() for part in source.parts]
         if any(found) if is_named else all(found):
             return place
+    if there := [part for part in source.parts if (root / part).is_dir()]:
+        missing = ", ".join(part for part in source.parts if part not in there)
+        remedy = "unpack the archive again, or make a Split of what there is"
+        raise DatasetError(f"{root}: has {', '.join(there)}, but no {missing}; {remedy}")
     wanted = " or ".join(source.folders)
     parts = " or ".join([", ".join(source.parts), *source.alternatives])
     raise DatasetError(f"{root}: holds no folder {wanted} (or its .zip) with {parts}. {source.title}: {source.origin}")

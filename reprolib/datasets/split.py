@@ -61,6 +61,10 @@ class Tracklets:
         """Number of tracklets."""
         return len(self.camids)
 
+    def __repr__(self) -> str:
+        """Short: there may be many frames."""
+        return f"{type(self).__name__}({len(self):,} of {len(self.frames):,} frames)"
+
     def take(self, indices: np.ndarray) -> "Tracklets":
         """The tracklets at ``indices``, in that order, with their frames and nothing else's."""
         spans = [np.arange(self.starts[i], self.starts[i + 1]) for i in indices]
@@ -72,7 +76,7 @@ class Tracklets:
         return replace(self, frames=frames, starts=starts, **per_tracklet)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelledTracklets(Tracklets):
     """Query and gallery samples."""
 
@@ -110,6 +114,16 @@ class Split:
     def knows_identities(self) -> bool:
         """Whether the training identities are known, of every sample."""
         return bool((self.train_pids >= 0).all())
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether the training samples are known to lie sorted by identity."""
+        return self.knows_identities and bool((np.diff(self.train_pids) >= 0).all())
+
+    def __repr__(self) -> str:
+        """Short: how many there are of each set."""
+        sets = {part: getattr(self, part) for part in ("train", "query", "gallery", "validation")}
+        return f"Split({self.name}: {', '.join(f'{part} {len(s):,}' for part, s in sets.items() if s is not None)})"
 
     def reorder(self, order: np.ndarray) -> "Split":
         """The same dataset with the training tracklets at ``order``, in that order."""

@@ -26,6 +26,8 @@ def merge_clusters(features: Tensor, pseudo_labels: Tensor, *, criterion: Criter
     Returns (N,) int64 in [0, C − m), on the same device: the smaller label survives a merge, and new labels count up
     in the order of the surviving ones. Raises ValueError on anything else, and if C ≤ m.
     """
+    if not isinstance(criterion, Criterion):
+        raise ValueError(f"{criterion!r} is no Criterion: give Criterion('minimum'), or a recipe's own")
     sizes = _check(features, pseudo_labels, merges_per_stage)
     in_order = bool((pseudo_labels.diff() >= 0).all())  # as in every first stage: no copy of the features is needed
     images = features if in_order else features[torch.argsort(pseudo_labels, stable=True)]
@@ -37,6 +39,8 @@ def merge_clusters(features: Tensor, pseudo_labels: Tensor, *, criterion: Criter
 
 def _check(features: Tensor, pseudo_labels: Tensor, merges_per_stage: int) -> Tensor:
     """Cluster sizes (C,), or ValueError."""
+    if not isinstance(features, Tensor) or not isinstance(pseudo_labels, Tensor):
+        raise ValueError("features and pseudo_labels must be tensors: torch.from_numpy makes them of arrays")
     if features.ndim != 2 or len(features) == 0 or features.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"features must be (N, d) float32 or float64, not {tuple(features.shape)} {features.dtype}")
     if pseudo_labels.shape != features.shape[:1] or pseudo_labels.dtype != torch.int64:

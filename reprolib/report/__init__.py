@@ -82,7 +82,7 @@ def _draw_stored_maps(folder: Path) -> None:
     for name, recipe in MAPS.items():
         (record,) = results.load_or_run([recipe], dataset="synthetic")
         points = maps.feature_map(record, split)
-        figures.tsne_stages(record, points.xy, split, results.pseudo_labels(record), name, folder=folder)
+        figures.tsne_stages(record, points.xy, split, record.pseudo_labels(), name, folder=folder)
 
 
 def _origin(stored: bool) -> str:

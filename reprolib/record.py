@@ -38,8 +38,9 @@ class RunRecord:
 
     def __repr__(self) -> str:
         """Short: the settings are long."""
-        kept = "unfinished" if self.selected is None else f"kept {self.selected}, rank-1 {self.best['rank-1']:.1%}"
-        return f"RunRecord({self.name}: {len(self.stages)} stages, {kept})"
+        kept = "unfinished" if self.selected is None else f"kept {self.selected}"
+        ranked = f", rank-1 {self.best['rank-1']:.1%}" if self.selected is not None and self.best else ""
+        return f"RunRecord({self.name}: {len(self.stages)} stages, {kept}{ranked})"
 
     @property
     def name(self) -> str:
@@ -65,8 +66,8 @@ class RunRecord:
     def pseudo_labels(self) -> np.ndarray:
         """The clusters that each stage trained on, (stages, N): of the training samples, in the order of the Split.
 
-        A named dataset's is that of ``load_dataset(name)``, with ``identities`` that of ``.keep_identities(identities,
-        seed=seed)``. Raises RecordError where the file of labels is not there.
+        A named dataset's is that of ``load_dataset(name)``; with ``identities``, or ``samples``, that of its
+        ``keep_identities(identities, seed)``, or ``keep_samples``. Raises RecordError where no labels are to be found.
         """
         return self.stored_labels("pseudo_labels")
 

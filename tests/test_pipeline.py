@@ -124,6 +124,7 @@ def test_photos_without_any_label_are_clustered_and_a_stage_is_kept(tiny_split):
     photos = Split("photos", tiny_split.train)
     record = run(replace(BUC, selection="silhouette"), photos)
     assert record.untrained == record.best == {}
+    assert repr(record).endswith(f"3 stages, kept {record.kept})")
     assert record.kept == np.argmax([stage["validity"].get("silhouette", -1) for stage in record.stages])
     assert all(stage["quality"]["purity"] is None for stage in record.stages)
     labels = np.load(paths.LABELS / f"{record.name}.npz")["pseudo_labels"]

@@ -135,12 +135,16 @@ def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[s
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(notebooks), unit="notebook") as bar,
     ):
+        under_way: list[str] = []
 
         def work(notebook: Path) -> None:
+            under_way.append(notebook.name[:2])
+            bar.set_postfix_str(f"now {', '.join(under_way)}")
             error = execute(notebook, values, threads=max(1, cores() // workers), **how)
             if error is not None:
                 failures[notebook.name] = error
-            bar.set_postfix_str(notebook.stem)
+            under_way.remove(notebook.name[:2])
+            bar.set_postfix_str(f"now {', '.join(under_way)}")
             bar.update()
 
         list(pool.map(work, _in_order(others)))

@@ -15,7 +15,6 @@ from benchmarks.measure import in_turns
 from reprolib import paths
 from reprolib.devices import choose_device, choose_precision, cores
 from reprolib.epochs import learning_rates
-from reprolib.files import slug
 from reprolib.quality import cluster_validity
 from reprolib.recipe import Recipe
 from reprolib.record import cpu_name, provenance
@@ -55,7 +54,7 @@ def main(
     known = provenance(place) | {"precision": "as each row says", "host": cpu_name(), "cores": cores()}
     precisions = asked or (("bf16", "tf32") if place.type == "cuda" else ("float32",))
     benchmark = Benchmark(known, _measured(folder, known) if folder else [])
-    done = {_key(row) for row in benchmark.rows}
+    done = {(row["piece"], row.get("batch") or row.get("clusters"), row.get("precision")) for row in benchmark.rows}
 
     def add(row: dict) -> None:
         benchmark.rows.append(row)
@@ -68,7 +67,7 @@ def main(
         for chosen in precisions:
             for batch in sizes.batches:
                 for piece in ("training", "extraction"):
-                    if (piece, batch, chosen, None) in done:
+                    if (piece, batch, chosen) in done:
                         continue
                     if (piece, batch) not in plain:
                         plain[piece, batch] = _plain(piece, sizes, batch, place, Path(files))
@@ -77,28 +76,24 @@ def main(
                     typer.echo(f"{piece}, batch {batch}, {chosen}: {batch / row['seconds'][OURS]:,.0f} images a second")
     typer.echo("\n" + throughput(benchmark.rows).to_string(index=False))
     if runs:
-        if (VALIDITY, None, None, None) not in done:
+        if (VALIDITY, None, None) not in done:
             add(validity(sizes, place))
         for row in programs.measure(sizes.train, sizes.query, sizes.gallery, place, done=done):
             add(row)
+        benchmark.rows[:] = [r for r in benchmark.rows if r["piece"] != RUN or r["precision"] not in precisions]
         for recipe in programs.PROGRAMS:
             for chosen in precisions:
                 add(whole_run(recipe, sizes, chosen, benchmark.rows))
         typer.echo("\n" + whole_runs(benchmark.rows).to_string(index=False))
 
 
-def _key(row: dict) -> tuple:
-    return row["piece"], row.get("batch"), row.get("precision"), row.get("clusters")
-
-
 def _measured(folder: Path, known: dict) -> list[dict]:
-    """Rows that an earlier command of this commit left of this machine; whole runs are added up anew."""
-    file = folder / f"{slug(Benchmark(known, []).column)}.json"
+    """Rows that an earlier command of this commit left of this machine."""
+    file = Benchmark(known, []).file(folder)
     if not file.exists():
         return []
     earlier = load_benchmark(file)
-    same = {**earlier.provenance, "date": ""} == {**known, "date": ""}
-    return [row for row in earlier.rows if row["piece"] != RUN] if same else []
+    return earlier.rows if earlier.provenance | {"date": ""} == known | {"date": ""} else []
 
 
 def _plain(piece: str, sizes: Sizes, batch: int, device: torch.device, files: Path) -> list[float]:

@@ -60,15 +60,15 @@ def measure(
 ) -> Iterator[dict]:
     """Rows: stages of either program from all, half and a tenth as many clusters as images, and a ranking, by both.
 
-    But for those ``done``: (piece, None, None, clusters).
+    But for those ``done``: (piece, clusters, None), with None for the ranking's clusters.
     """
     for recipe in PROGRAMS:
         for clusters in (images, images // 2, images // 10):
-            if (recipe.name, None, None, clusters) in done:
+            if (recipe.name, clusters, None) in done:
                 continue
             size = {"piece": recipe.name, "images": images, "clusters": clusters}
             yield size | _stage(recipe, images, clusters, device)
-    if (RANKING, None, None, None) not in done:
+    if (RANKING, None, None) not in done:
         yield {"piece": RANKING, "images": gallery, "queries": queries} | _ranking(queries, gallery, device)
 
 

@@ -110,13 +110,16 @@ LINKAGE_UPDATES = {
 DISPERSION_UPDATES = {"eq7": dispersion_eq7, "sum": dispersion_sum, "mean": dispersion_mean}
 
 
-def require_linkage(linkage: Callable) -> None:
-    """ValueError, with the form that is asked for, for a function that does not link many pairs of clusters at once."""
+def require_linkage(linkage: Callable, features: Tensor) -> None:
+    """ValueError, with the form that is asked for, for a function that does not link many pairs of clusters at once.
+
+    It is tried on unit rows of the width, type and device of ``features`` (n, d).
+    """
     name = linkage.__name__
     form = f"{name}(a, b, distance): features (K, n_a, d) and (K, n_b, d) of K pairs of clusters -> a tensor (K,)"
-    a, b = torch.eye(4).expand(3, 4, 4)[:, :2], torch.eye(4).expand(3, 4, 4)[:, 1:]
+    rows = torch.eye(4, features.shape[1], dtype=features.dtype, device=features.device).expand(3, -1, -1)
     try:
-        found = linkage(a, b, "euclidean")
+        found = linkage(rows[:, :2], rows[:, 1:], "euclidean")
     except Exception as error:  # of any kind: the function is the user's
         raise ValueError(f"linkage {name} fails ({type(error).__name__}: {error}); it must be {form}") from error
     if not isinstance(found, Tensor) or found.shape != (3,):

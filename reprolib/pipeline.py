@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from reprolib.algorithm import Algorithm
+from reprolib.criteria import require_linkage
 from reprolib.datasets import Split
 from reprolib.files import locked
 from reprolib.model import Model
@@ -110,6 +111,8 @@ def _begin(plan: Plan, together: Team) -> Algorithm:
         torch.manual_seed(plan.settings["seed"])
         frozen = plan.split.is_video
         model = Model(plan.recipe, backbone=plan.settings["backbone"], weights=plan.weights, freeze_stem=frozen)
+    if plan.recipe.has_own_linkage:  # said now, and not after the first stage
+        require_linkage(plan.recipe.criterion.linkage, torch.empty(0, model.head[0].in_features, device=plan.device))
     parts = ("train", *RANKED_ON) if together.rank == 0 else ("train",)  # the first alone ranks
     data = prepare(plan.split, tuple(plan.settings["image_size"]), parts=parts, device=plan.device)
     model.place(plan.device)

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from reprolib import paths
-from reprolib.criteria import require_linkage
 from reprolib.datasets import Split, fingerprint, identities_fingerprint, load_dataset, require_usable
 from reprolib.devices import choose_device, choose_precision
 from reprolib.files import locked
@@ -94,8 +93,6 @@ def make_plan(
         raise ValueError(f"{recipe!r} is no Recipe: give reprolib.BUC, or another")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed={seed!r}: give a whole number that is not negative")
-    if recipe.has_own_linkage:
-        require_linkage(recipe.criterion.linkage)
     device = choose_device(device)
     precision = choose_precision(precision, device)
     if backbone:

@@ -39,9 +39,13 @@ class Benchmark:
         known = self.provenance | self.provenance["versions"]
         return {k: known[k] for k in ("cores", "threads", "python", "torch", "numpy", "scipy", "commit", "date")}
 
+    def file(self, folder: Path) -> Path:
+        """``<folder>/<machine>.json``."""
+        return folder / f"{slug(self.column)}.json"
+
     def save(self, folder: Path) -> Path:
-        """Write ``<folder>/<machine>.json``."""
-        file = folder / f"{slug(self.column)}.json"
+        """Write :meth:`file`."""
+        file = self.file(folder)
         write_json(file, {"format": FORMAT, **asdict(self)})
         return file
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import gpu, loops, session
+from benchmarks import gpu, loops, programs, session
 from reprolib import paths
 from reprolib.recipe import BUC_RELEASED
 from reprolib.timings import Benchmark, load_benchmark
@@ -17,13 +17,6 @@ def test_one_command_measures_training_and_extraction_beside_the_roof_and_a_plai
     printed = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
     (file,) = tmp_path.glob("*.json")
     benchmark = load_benchmark(file)
-    benchmark.rows[1]["kept"] = True
-    cut_off = [row for row in benchmark.rows if row["piece"] not in ("a run", "ranking")]
-    Benchmark(benchmark.provenance, [row for row in cut_off if row.get("batch") != 16]).save(tmp_path)
-    subprocess.run(command, cwd=paths.ROOT, capture_output=True, check=True)
-    again = load_benchmark(file)  # only what was lost is measured anew
-    assert sorted(map(str, (gpu._key(row) for row in again.rows))) == sorted(map(str, map(gpu._key, benchmark.rows)))
-    assert [row["piece"] for row in again.rows if "kept" in row] == [benchmark.rows[1]["piece"]]
     measured = {(r["piece"], r["batch"]): r for r in benchmark.rows if "batch" in r}
     assert measured.keys() == {(piece, b) for piece in ("training", "extraction") for b in loops.QUICK.batches}
     for row in measured.values():
@@ -39,6 +32,39 @@ def test_one_command_measures_training_and_extraction_beside_the_roof_and_a_plai
     assert "of the roof" in printed
     assert "together" in printed
     assert {"device", "versions", "commit", "date", "cores"} <= benchmark.provenance.keys()
+
+
+def test_what_one_command_measured_the_next_one_keeps(tmp_path, monkeypatch):
+    asked = []
+
+    def note(piece, sizes, batch, precision, *_):
+        asked.append((piece, batch, precision))
+        return {"piece": piece, "batch": batch, "precision": precision} | {
+            k: dict.fromkeys(("ours", "roof", "plain loop"), v) for k, v in (("seconds", 1.0), ("times", [1.0]))
+        }
+
+    monkeypatch.setattr(gpu, "measure", note)
+    monkeypatch.setattr(gpu, "_plain", lambda *_: [1.0])
+    monkeypatch.setattr(gpu, "validity", lambda *_: {"piece": "validity"})
+    monkeypatch.setattr(gpu, "whole_run", lambda recipe, *_: {"piece": "a run", "precision": "float32"})
+    monkeypatch.setattr(gpu, "whole_runs", lambda rows: gpu.pd.DataFrame())
+    merged = []
+    monkeypatch.setattr(programs, "_stage", lambda recipe, images, clusters, _: merged.append(clusters) or {})
+    monkeypatch.setattr(programs, "_ranking", lambda *_: merged.append("ranking") or {})
+    command = {"device": "cpu", "precision": None, "quick": True, "output": tmp_path}
+    gpu.main(**command, runs=False)
+    assert len(asked) == 4
+    gpu.main(**command, runs=True)
+    assert (len(asked), len(merged)) == (4, 7)  # nothing of it again; three stages of either program and a ranking
+    (file,) = tmp_path.glob("*.json")
+    benchmark = load_benchmark(file)
+    Benchmark(benchmark.provenance, benchmark.rows[1:]).save(tmp_path)
+    gpu.main(**command, runs=False)
+    assert (asked[4:], len(merged)) == ([("training", 4, "float32")], 7)
+    pieces = [row["piece"] for row in load_benchmark(file).rows]
+    assert pieces.count("a run") == 2  # sums that were there stay
+    gpu.main(**command, runs=True)
+    assert sorted(row["piece"] for row in load_benchmark(file).rows) == sorted(pieces)
 
 
 def test_a_whole_run_is_the_papers_schedule_added_up_from_its_parts():

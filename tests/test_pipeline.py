@@ -363,6 +363,15 @@ def test_a_bad_silhouette_is_better_than_none():
     assert select_stage(stages, "silhouette") == 1
 
 
+def test_a_linkage_of_ones_own_may_know_the_width_of_the_features(tiny_split):
+    projection = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+
+    def projected(a, b, distance):
+        return torch.cdist(a @ projection, b @ projection).amin((-2, -1))
+
+    assert run(BUC_UNREGULARIZED.with_linkage(projected), tiny_split).stages[-1]["num_clusters"] == 24
+
+
 def test_of_a_sorted_split_a_table_that_leaks_warns(tiny_split):
     in_order = tiny_split.reorder(np.argsort(tiny_split.train_pids))
     with pytest.warns(UserWarning, match=r"sorted by identity.*give split.shuffle\(0\)"):

@@ -33,7 +33,7 @@ class Clusters:
         # The mean of roots is not the root of the mean: the average linkage takes its roots before, the others after.
         self.own_linkage = callable(criterion.linkage)  # a function of the user's: asked for every pair
         if self.own_linkage:
-            criteria.require_linkage(criterion.linkage)
+            criteria.require_linkage(criterion.linkage, images)
         self.root_first = criterion.distance == "euclidean" and criterion.linkage == "average"
         self.root_last = criterion.distance == "euclidean" and not (self.own_linkage or self.root_first)
         self.by_means = criterion.linkage == "centroid" or (criterion.linkage == "average" and not self.root_first)

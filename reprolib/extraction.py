@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from reprolib import paths
 from reprolib.datasets.split import Tracklets, as_frames
 from reprolib.devices import autocast, choose_device, computing_in, keeping_freed_memory
-from reprolib.images import Images, crop_and_resize, load_images, whole_boxes
+from reprolib.images import Images, load_images, resize
 from reprolib.model import Model, Output
 from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord
@@ -46,13 +46,13 @@ def extract(
     lengths = np.minimum(np.diff(starts), frames_at_most)
     owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(device)
     frames = torch.from_numpy(np.concatenate([np.arange(s, s + n) for s, n in zip(starts[:-1], lengths, strict=True)]))
-    frames, box = frames.to(images.pixels.device), whole_boxes(images, frames[:1]).to(device)
+    frames = frames.to(images.pixels.device)
     pooled, first, size = None, 0, batch_size or (64 if device.type == "cpu" else 256)
     while first < len(frames):
         part = slice(first, first + size)
         try:
             with computing_in(precision, device), autocast(precision, device):
-                vectors = pool(_resized(images, frames[part], box, image_size))
+                vectors = pool(resize(images.take(frames[part], device), image_size))
         except torch.OutOfMemoryError as error:
             if size == 1:
                 raise ValueError(
@@ -121,12 +121,6 @@ def load_model(record: RunRecord) -> Model:
         model = Model(recipe, backbone=record.settings["backbone"], weights="none")
     load_weights(folder, model)
     return model.eval()
-
-
-def _resized(images: Images, index: Tensor, box: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """The frames at ``index`` (n,), each cut to ``box`` (1, 4), on the device where that lies."""
-    flip = torch.zeros(len(index), dtype=torch.bool, device=box.device)
-    return crop_and_resize(images.take(index, box.device), box.expand(len(index), 4), flip, image_size)
 
 
 def folded(model: Model):

@@ -173,8 +173,23 @@ def crop_and_resize(
     out = torch.lerp(lines[b, columns[0]], lines[b, columns[1]], column_weight[:, :, None, None])
     if colors is not None and colors.shape[1]:
         out = 255 * jitter(out.permute(0, 3, 1, 2) / 255, colors).permute(0, 2, 3, 1)
-    mean, std = _moments(out.device)
-    return out.sub_(mean).div_(std).permute(0, 3, 2, 1).contiguous(memory_format=torch.channels_last)
+    return _normalized(out).permute(0, 3, 2, 1).contiguous(memory_format=torch.channels_last)
+
+
+def resize(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """:func:`crop_and_resize` of whole frames: (B, h, w, 3) uint8 -> (B, 3, H, W) float32, normalized."""
+    size = tuple(pixels.shape[1:3])
+    if size == tuple(image_size):  # the same pixels, without looking each of them up four times
+        return _normalized(pixels.float()).permute(0, 3, 1, 2)
+    boxes = torch.zeros(len(pixels), 4, device=pixels.device)
+    boxes[:, 2], boxes[:, 3] = size
+    return crop_and_resize(pixels, boxes, torch.zeros_like(boxes[:, 0], dtype=torch.bool), image_size)
+
+
+def _normalized(pixels: Tensor) -> Tensor:
+    """Less ImageNet's mean, divided by its deviation, in place: (..., 3) of 0 to 255."""
+    mean, std = _moments(pixels.device)
+    return pixels.sub_(mean).div_(std)
 
 
 @cache

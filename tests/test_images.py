@@ -19,6 +19,7 @@ from reprolib.images import (
     crop_and_resize,
     load_images,
     random_boxes,
+    resize,
     sample_frames,
     whole_boxes,
 )
@@ -52,6 +53,16 @@ def test_crop_and_resize_equals_pil_to_rounding(image_size):
         theirs = crop.resize(image_size[::-1], Image.Resampling.BILINEAR)
         theirs = theirs.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip[k] else theirs
         assert np.abs(np.asarray(theirs, np.float32) - ours[k].numpy()).max() <= 1.01  # PIL rounds twice
+
+
+@pytest.mark.parametrize("image_size", [(128, 64), (131, 67)])
+def test_resizing_whole_frames_is_cropping_nothing_bit_for_bit(image_size):
+    pixels = torch.from_numpy(noise(8, 128, 64, 3))
+    whole = torch.tensor([0.0, 0.0, 128.0, 64.0]).expand(8, 4)
+    cropped = crop_and_resize(pixels, whole, torch.zeros(8, dtype=torch.bool), image_size)
+    resized = resize(pixels, image_size)
+    assert torch.equal(resized, cropped)
+    assert resized.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_random_boxes_have_the_released_areas_and_ratios_and_lie_inside():

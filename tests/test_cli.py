@@ -198,6 +198,17 @@ def test_without_a_word_few_people_are_trained_on_with_few_lambdas_and_all_of_a_
     assert ("that all works is seen, not what holds" in result.output) == few
 
 
+def test_weights_named_from_where_one_stands_are_found_from_where_notebooks_run(shelf, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(plan, "make_plan", lambda *_, **__: None)
+    monkeypatch.setattr(batch, "reproduce", lambda notebooks, values: seen.update(values) or {})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.pth").touch()
+    for weights, given in (("mine.pth", str(tmp_path / "mine.pth")), ("imagenet", "imagenet")):
+        assert call("reproduce", "--weights", weights).exit_code == 0
+        assert seen["weights"] == given
+
+
 def test_the_few_lambdas_are_parameters_of_notebooks():
     assert cli.EMBEDDED_LAMBDAS.keys() <= set().union(*map(batch.parameters, batch.select([])))
 

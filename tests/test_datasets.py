@@ -225,9 +225,10 @@ def test_cifar10_batches_become_images_with_their_colors_in_place(tmp_path, unpa
 
 
 def test_cifar10_class_folders_are_read_as_files(tmp_path):
-    draw_dataset("cifar10", tmp_path)
+    folder = draw_dataset("cifar10", tmp_path)
+    (folder / "train" / "airplane" / "0000.jpg").rename(folder / "train" / "airplane" / "0000.JPEG")
     split = load("cifar10", tmp_path, train_order="sorted")
-    assert names(split.train) == [["0000.jpg"], ["0001.png"]] * 2
+    assert names(split.train) == [["0000.JPEG"], ["0001.png"], ["0000.jpg"], ["0001.png"]]
     assert split.images == "JPEG, not as published"  # published as pixels, and more: a record has to say it
     assert split.train_pids.tolist() == split.gallery.pids.tolist() == split.query.pids.tolist() == [0, 0, 1, 1]
 
@@ -490,6 +491,13 @@ def test_everything_wrong_is_said_at_once(tmp_path):
 def test_names_of_another_dataset_are_foreign(tmp_path):
     draw_tree(tmp_path / "Market-1501", DUKE)
     with pytest.raises(DatasetError, match=r"5 problem\(s\)\n  .*0001_c2_f0046182\.jpg: no file of this dataset"):
+        load_dataset("market1501", root=tmp_path)
+
+
+def test_market1501_has_six_cameras(tmp_path):
+    folder = draw_dataset("market1501", tmp_path)
+    draw(folder / "query" / "0001_c7s1_000301_00.jpg")
+    with pytest.raises(DatasetError, match=r"0001_c7s1_000301_00\.jpg: no file of this dataset has such a name"):
         load_dataset("market1501", root=tmp_path)
 
 

@@ -65,6 +65,19 @@ def test_resizing_whole_frames_is_cropping_nothing_bit_for_bit(image_size):
     assert resized.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_images_larger_than_the_network_sees_are_reduced_as_pil_does(tmp_path):
+    pixels = noise(2, 90, 50, 3)
+    files = []
+    for k, image in enumerate(pixels):
+        files.append(tmp_path / f"{k}.png")
+        Image.fromarray(image).save(files[-1])
+    for frames in (tuple(files), pixels):
+        images = load_images(frames, (64, 32))
+        assert images.sizes.tolist() == [[90, 50]] * 2
+        for ours, image in zip(images.pixels, pixels, strict=True):
+            assert np.array_equal(ours, Image.fromarray(image).resize((32, 64), Image.Resampling.BILINEAR))
+
+
 def test_random_boxes_have_the_released_areas_and_ratios_and_lie_inside():
     images = Images(torch.zeros(1, 128, 64, 3, dtype=torch.uint8), torch.tensor([[128.0, 64.0]]))
     index = torch.zeros(4000, dtype=torch.long)

@@ -1,16 +1,21 @@
 """What may be concluded from records: columns are never mixed, verdicts follow from numbers, nothing is half-read."""
 
 import json
+import re
+import subprocess
 import time
 from dataclasses import asdict, replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
+import torchvision
 
 from reprolib import BUC, DBC, OIM, paths, results
+from reprolib.datasets import DatasetError
 from reprolib.recipe import BUC_UNREGULARIZED
-from reprolib.record import RecordError, RunRecord, load_record
+from reprolib.record import RecordError, RunRecord, commit, load_record, versions, write_json
 
 METHODS = {"OIM": OIM, "BUC without regularizer": BUC_UNREGULARIZED, "BUC": BUC}
 
@@ -253,11 +258,71 @@ def test_the_paper_and_ours_stand_in_columns_of_their_own(results_folder):
     assert table.loc["BUC", ("ours: synthetic · resnet18 from scratch 64×32", "rank-1")] == "45.0 ± 7.1 (2)"
     assert table.loc["BUC", ("ours: market1501 · resnet18 from scratch 64×32", "rank-1")] == "60.0 (1)"
     assert table.loc["SPGAN", ("ours: synthetic · resnet18 from scratch 64×32", "rank-1")] == ""
+    assert table.loc["SPGAN", ("paper", "labels")] == "transfer"
+    assert table.loc["OIM", ("paper: market1501", "rank-1")] == "38.0*"  # as its authors ran it
     assert len([c for c in table.columns if c[0].startswith("ours")]) == 4
     written = pd.read_csv(
         paths.TABLES / "buc_table_1.csv", header=[0, 1], index_col=0, keep_default_na=False, dtype=str
     )
     assert written.equals(table)
+
+
+def test_of_unfinished_runs_those_on_the_dataset_are_read(results_folder, monkeypatch):
+    folder = results_folder / "unfinished"
+    monkeypatch.setattr(paths, "STORED_UNFINISHED", folder)
+    records = [record(BUC, 0.5, dataset=name) for name in ("market1501", "mars")]
+    for r in records:
+        r.selected = None
+        r.save()
+    paths.RUNS.rename(folder)
+    assert results.unfinished("mars") == records[1:]
+
+
+def test_counts_that_were_taken_are_kept_and_those_of_what_is_not_here_are_the_stored(results_folder, monkeypatch):
+    monkeypatch.setattr(paths, "STORED_DATASETS", results_folder / "stored")
+    write_json(paths.STORED_DATASETS / "mars.json", {"train": {"identities": 625}})
+    monkeypatch.setattr(results, "load_dataset", lambda name, root: f"the images of {name}")
+    monkeypatch.setattr(results, "summarize", lambda split: {"counted": split})
+    counted = {"counted": "the images of synthetic"}
+    assert results.dataset_counts(["synthetic"], source="run") == {"synthetic": counted}
+    assert json.loads((paths.DATASETS / "synthetic.json").read_text()) == counted
+
+    def absent(name, root):
+        raise DatasetError(name)
+
+    monkeypatch.setattr(results, "load_dataset", absent)
+    assert results.dataset_counts(["mars"], source="run") == {"mars": {"train": {"identities": 625}}}
+
+
+def test_a_run_of_ones_own_has_its_labels_though_the_repository_stores_some_of_that_name(results_folder):
+    run = record(BUC, 0.5)
+    for folder, label in ((paths.STORED_LABELS, 1), (paths.LABELS, 2)):
+        folder.mkdir(parents=True)
+        np.savez(folder / f"{run.name}.npz", pseudo_labels=[[label]])
+        assert run.pseudo_labels() == label
+
+
+def test_a_commit_says_whether_anything_has_changed_since(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", *arguments], cwd=tmp_path, check=True)
+
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    git("init", "-q")
+    for name in ("code", "page"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("as it was")
+    git("add", ".")
+    git("commit", "-q", "-m", "all")
+    (tmp_path / "page" / "file").write_text("changed")
+    assert re.fullmatch(r"[0-9a-f]{12}", commit("code"))
+    (tmp_path / "code" / "file").write_text("changed")
+    assert re.fullmatch(r"[0-9a-f]{12}\+changes", commit("code"))
+
+
+def test_every_version_that_may_move_a_figure_is_named():
+    installed = versions()
+    assert installed.keys() == {"python", "torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn", "cuda"}
+    assert installed["torchvision"] == torchvision.__version__.split("+")[0]
 
 
 def test_a_verdict_that_no_longer_follows_from_the_stored_numbers_is_an_error(results_folder, capsys):

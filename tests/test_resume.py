@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 from conftest import make_split
 from tiny_run import NETWORK, QUICK, figures, leftovers, start, the_record
 
@@ -165,6 +166,18 @@ def test_nothing_is_saved_of_a_stage_that_takes_less_than_the_interval(tiny_run,
     monkeypatch.setattr(state, "replacing", lambda file: pytest.fail(f"{file} is written"))
     state.Checkpoint(paths.STATE / "stage", {}).save({})
     assert not paths.STATE.exists()
+
+
+def test_what_was_cut_off_counts_in_the_seconds_of_the_stage(results_folder, monkeypatch):
+    clock = iter([100.0, 130.0, 130.0, 500.0, 507.0, 507.0, 900.0])  # begun, a save and its end, twice; begun
+    monkeypatch.setattr(state.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(state, "SAVE_EVERY", 0)
+    for seconds in (0, 30, 37):
+        checkpoint = state.Checkpoint(paths.STATE / "stage", {})
+        checkpoint.load()
+        assert checkpoint.seconds == seconds
+        if seconds < 37:
+            checkpoint.save({"x": torch.zeros(1)})
 
 
 @pytest.mark.parametrize(("code", "full"), [(errno.ENOSPC, 1), (errno.ENOSPC, 6), (errno.EROFS, 8), (errno.ENOSPC, 20)])

@@ -8,7 +8,7 @@ SHARED := -n logical --dist loadfile  # over the cores, a file of tests or a not
 .PHONY: help setup reproduce lab test audit notebooks bench bench-programs bench-gpu format lock clean
 help:
 	@echo "make reproduce   train and run every notebook on 6 of the 45 embedded people, one seed; print each claim with"
-	@echo "                 its verdict: 7 to 20 minutes on two cores, three when run again. SEEDS=3 IDENTITIES=0:"
+	@echo "                 its verdict: 7 to 21 minutes on two cores, three when run again. SEEDS=3 IDENTITIES=0:"
 	@echo "                 all of them, three seeds, as the stored records have it: hours. FRESH=1: forget earlier ones"
 	@echo "make lab         open the tour in JupyterLab, for this machine alone; what it trains lands in results/reproduced"
 	@echo "                 LAB=--allow-root where you are root, as in a container"

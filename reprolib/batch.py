@@ -20,7 +20,7 @@ from reprolib.jobs import NOTE_IN, Job, noted
 
 FIRST = ("00", "18", "11", "04", "06", "14", "07")  # they train what the others find trained
 LAST = "99"  # the scorecard reads what the others conclude
-REPRODUCED = paths.ROOT / "results" / "reproduced"  # what a user's own runs give, beside the stored ones
+REPRODUCED = paths.STORED / "reproduced"  # what a user's own runs give, beside the stored ones
 
 
 def select(names: list[str]) -> list[Path]:

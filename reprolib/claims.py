@@ -34,7 +34,7 @@ def highest(best: Recipe, others: Sequence[Recipe], metric: str = "rank-1") -> M
 
     def margins(records: list[RunRecord]) -> list[float]:
         own, *rest = (by_seed(records, recipe) for recipe in (best, *others))
-        shared = sorted(own.keys() & set.intersection(*(set(r) for r in rest)))
+        shared = sorted(set(own).intersection(*rest)) if rest else []  # there is nothing to exceed
         return [100 * (own[s].best[metric] - max(r[s].best[metric] for r in rest)) for s in shared]
 
     return margins
@@ -73,15 +73,11 @@ def earlier(first: Recipe, second: Recipe) -> Margins:
 def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
     """Points by which one recipe leads another on average from a stage on (DBC Fig. 5), over the stages of both."""
 
-    def margins(records: list[RunRecord]) -> list[float]:
-        a, b = by_seed(records, better), by_seed(records, worse)
-        pairs = [
-            zip(a[s].curve(metric)[stage:], b[s].curve(metric)[stage:], strict=False) for s in sorted(a.keys() & b)
-        ]
-        leads = [[100 * (one - other) for one, other in pair] for pair in pairs]
-        return [mean(lead) for lead in leads if lead]
+    def lead(a: RunRecord, b: RunRecord) -> float | None:
+        pairs = list(zip(a.curve(metric)[stage:], b.curve(metric)[stage:], strict=False))
+        return mean(100 * (one - other) for one, other in pairs) if pairs else None
 
-    return margins
+    return _in_pairs(better, worse, lead)
 
 
 def rises(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1") -> Margins:
@@ -104,7 +100,7 @@ def declines(recipe: Recipe, metric: str = "rank-1", *, last: int = 3) -> Margin
         few = min(last, len(curve) // 2)
         return 100 * (mean(curve[-2 * few : -few]) - mean(curve[-few:])) if few else 0.0
 
-    return _in_each(recipe, fall)
+    return lambda records: [fall(record) for _, record in sorted(by_seed(records, recipe).items())]
 
 
 def steadier(steady: Recipe, other: Recipe, metric: str = "rank-1", *, after: int = 3) -> Margins:
@@ -117,12 +113,11 @@ def steadier(steady: Recipe, other: Recipe, metric: str = "rank-1", *, after: in
         following = record.curve(metric)[record.selected + 1 :][:after]
         return 100 * (record.best[metric] - mean(following)) if len(following) == after else None
 
-    def margins(records: list[RunRecord]) -> list[float]:
-        a, b = by_seed(records, steady), by_seed(records, other)
-        falls = [(fall(a[seed]), fall(b[seed])) for seed in sorted(a.keys() & b.keys())]
-        return [theirs - own for own, theirs in falls if own is not None and theirs is not None]
+    def margin(a: RunRecord, b: RunRecord) -> float | None:
+        own, theirs = fall(a), fall(b)
+        return None if own is None or theirs is None else theirs - own
 
-    return margins
+    return _in_pairs(steady, other, margin)
 
 
 def gradual(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1", *, at_least: float = 0.8) -> Margins:
@@ -138,18 +133,13 @@ def gradual(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1", *, at_leas
     return _in_pairs(recipe, unmerged, excess)
 
 
-def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord], float]) -> Margins:
+def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord], float | None]) -> Margins:
+    """Over the seeds that both have, less those that have no margin."""
+
     def margins(records: list[RunRecord]) -> list[float]:
         a, b = by_seed(records, one), by_seed(records, other)
-        return [margin(a[seed], b[seed]) for seed in sorted(a.keys() & b.keys())]
-
-    return margins
-
-
-def _in_each(recipe: Recipe, margin: Callable[[RunRecord], float]) -> Margins:
-    def margins(records: list[RunRecord]) -> list[float]:
-        chosen = by_seed(records, recipe)
-        return [margin(chosen[seed]) for seed in sorted(chosen)]
+        found = [margin(a[seed], b[seed]) for seed in sorted(a.keys() & b.keys())]
+        return [m for m in found if m is not None]
 
     return margins
 
@@ -186,10 +176,14 @@ def column(record: RunRecord | Benchmark) -> str:
     subset += f", {s['samples']:,} samples" if s.get("samples") else ""
     subset += f", {s['images']}" if s.get("images") else ""
     height, width = s["image_size"]
-    weights = s["weights"].split()[0]
-    pretrained = {"none": "from scratch"}.get(weights, "ImageNet" if "imagenet" in weights.lower() else weights)
     precision = f" {s['precision']}" if "precision" in s else ""  # unsaid: float32
-    return f"{s['dataset']}{subset} · {s['backbone']} {pretrained} {height}×{width}{precision}"
+    return f"{s['dataset']}{subset} · {s['backbone']} {pretrained(s['weights'])} {height}×{width}{precision}"
+
+
+def pretrained(weights: str) -> str:
+    """What a column says of the weights that a network began from, of which a record has the file's name first."""
+    name = weights.split()[0]
+    return {"none": "from scratch"}.get(name, "ImageNet" if "imagenet" in name.lower() else name)
 
 
 def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:

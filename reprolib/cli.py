@@ -5,6 +5,8 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,6 +50,16 @@ def _value(text: str) -> int | float | bool | str:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What cannot be is said in one line, without a trace."""
+    try:
+        yield
+    except ValueError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
 
 
 def _require_engine(engine: str, address: str | None) -> None:
@@ -150,7 +162,7 @@ def run(
         "samples": samples,
         "data_root": data_root,
     }
-    try:
+    with _refusing():
         changes = {name: _value(text) for name, text in _assigned(set_).items()}
         chosen = [RECIPES[name].changed(**changes) for name in names]
         asked = [jobs.Job(recipe, dataset, int(number), settings) for recipe in chosen for number in numbers]
@@ -158,9 +170,6 @@ def run(
             for job in asked:
                 job.start_over()
         records = cluster.train(asked, address=address) if engine == "ray" else jobs.train(asked)
-    except ValueError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
     for record in records if is_first() else []:
         typer.echo(_told(record))
 
@@ -213,7 +222,7 @@ def reproduce(
     from reprolib import batch, cluster, paths, plan, results
 
     _require_engine(engine, address)
-    try:
+    with _refusing():
         values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
         few = identities is None and source == "run" and dataset == "synthetic"
         if few:
@@ -241,9 +250,6 @@ def reproduce(
             cluster.train(wanted, address=address, results=batch.REPRODUCED)
         begun = time.time() - 1  # the clock of files may lag behind
         failures = batch.reproduce(chosen, values)
-    except ValueError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
     stored = results.scorecard(paths.STORED_VERDICTS).set_index(["exhibit", "claim"])["verdict"]
     concluded = results.scorecard(batch.REPRODUCED / "verdicts", since=begun)
     if len(concluded):
@@ -268,11 +274,8 @@ def report(
     """Make results/report/index.html: the scorecard, every notebook, every figure; it needs no network."""
     from reprolib.report import build
 
-    try:
+    with _refusing():
         index = build(source)
-    except ValueError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
     typer.echo(index)
 
 

@@ -177,7 +177,7 @@ def _work(job: Job, place: int, board, home: _Home, wait: bool) -> RunRecord | N
     home.check()
 
     def show(record: RunRecord, stages: int) -> None:
-        board.show.remote(place, len(record.stages), stages, record.stages[-1]["metrics"]["rank-1"])
+        board.show.remote(place, len(record.stages), stages, record.stages[-1]["metrics"].get("rank-1"))
 
     try:
         return job.run(wait=wait, on_stage=show)
@@ -191,11 +191,11 @@ class _Board:
     def __init__(self):
         self.seen = {}
 
-    def show(self, place: int, *progress: float) -> None:
+    def show(self, place: int, *progress: float | None) -> None:
         self.seen[place] = progress
 
     def read(self) -> dict[int, tuple]:
-        """By the place of the job: stages done, stages in all, rank-1."""
+        """By the place of the job: stages done, stages in all, rank-1 if anything is ranked."""
         return self.seen
 
 
@@ -218,7 +218,8 @@ class _View:
             if place not in self.bars:
                 self.bars[place] = tqdm(total=stages, desc=self.jobs[place].title, unit="stage", leave=False)
             bar = self.bars[place]
-            bar.set_postfix_str(f"rank-1 {rank_1:.1%}", refresh=False)
+            if rank_1 is not None:  # a Split of one's own may have nothing to rank
+                bar.set_postfix_str(f"rank-1 {rank_1:.1%}", refresh=False)
             bar.update(done - bar.n)
 
     def end(self, place: int) -> None:

@@ -45,7 +45,7 @@ def epoch_batches(
 
 
 def learning_rates(recipe: Recipe, stage: int, *, video: bool) -> list[float]:
-    """The head's rate in each epoch of a stage: 0.1, a tenth after ``learning_rate_drop`` epochs; later stages 0.01."""
+    """The head's rate in each epoch: a tenth of it after ``learning_rate_drop``; its own in stages after the first."""
     if stage > 0:
         epochs = recipe.later_stage_epochs_video if video else recipe.later_stage_epochs
         return [recipe.later_learning_rate] * epochs

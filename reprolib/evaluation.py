@@ -66,6 +66,8 @@ def rank_gallery(
     shapes = tuple(query_features.shape), tuple(gallery_features.shape)
     if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
         raise ValueError(f"features have shapes {shapes[0]} and {shapes[1]}, not (Q, d) and (G, d)")
+    counts, device = (len(query_features), len(gallery_features)), query_features.device
+    matches = _find_matches(query_pids, gallery_pids, query_camids, gallery_camids, shape=counts, device=device)
     dtype = torch.promote_types(torch.promote_types(query_features.dtype, gallery_features.dtype), torch.float32)
     query, gallery = query_features.detach().to(dtype), gallery_features.detach().to(dtype)
     squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()  # (G,); vecdot would hold (G, d) products
@@ -81,9 +83,6 @@ def rank_gallery(
         with multiplying_in("ieee", some.device):
             return torch.addmm(squared_norm, some, gallery.T, alpha=-2, out=held[: len(some)])
 
-    matches = _find_matches(
-        query_pids, gallery_pids, query_camids, gallery_camids, shape=(len(query), len(gallery)), device=query.device
-    )
     return _rank(distances, matches, top_k)
 
 
@@ -103,7 +102,7 @@ def rank_from_distances(
     free of the gallery's order; CMC takes them in the order of the gallery. ValueError for shapes that do not fit,
     NaN or infinite distances, an empty set, ``top_k`` below 1, and where no query is valid.
     """
-    distmat = torch.as_tensor(distmat).detach()
+    distmat = distmat.detach() if isinstance(distmat, Tensor) else torch.from_numpy(np.array(distmat))
     if distmat.ndim != 2:
         raise ValueError(f"distmat has shape {tuple(distmat.shape)}, not (Q, G)")
     distmat = distmat.to(torch.promote_types(distmat.dtype, torch.float32))
@@ -115,7 +114,7 @@ def rank_from_distances(
 
 def _ids(values: Ids, count: int, name: str) -> Tensor:
     """The ids (count,) on the host."""
-    ids = values.cpu() if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
+    ids = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
     if ids.shape != (count,) or ids.is_floating_point():
         raise ValueError(f"{name} must be {count} integers, not {ids.dtype} of shape {tuple(ids.shape)}")
     return ids.to(torch.int64).contiguous()  # torch.searchsorted warns of strides

@@ -1,6 +1,7 @@
 """Files and folders that have their name when all is in them, and locks for those who make them."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -48,9 +49,11 @@ def discard(target: Path) -> None:
 
 
 def slug(text: str) -> str:
-    """A file's name: the words of a text, its ASCII letters and digits alone, as long as every file system takes."""
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()
-    return "_".join(words)[:80]
+    """A file's name: the words of a text, ASCII letters and digits alone; a long one is cut, and ends in its digest."""
+    words = "_".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())
+    if len(words) <= 80:
+        return words
+    return f"{words[:71]}_{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
 @contextmanager

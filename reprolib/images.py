@@ -67,7 +67,7 @@ def load_images(
         raise ImageError(f"frames are {frames.dtype} of shape {frames.shape}; give (n, h, w, 3) uint8, 0 to 255, RGB")
     if isinstance(frames, np.ndarray) and _fits(frames.shape[1:3], image_size):
         sizes = torch.tensor(frames.shape[1:3], dtype=torch.float32).expand(len(frames), 2)
-        return Images(torch.from_numpy(frames), sizes)
+        return Images(torch.from_numpy(np.require(frames, requirements=["C", "W"])), sizes)
     if cache is None:
         pixels, sizes = _decode(frames, image_size)
         return Images(torch.from_numpy(pixels), torch.from_numpy(sizes))

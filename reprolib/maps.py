@@ -11,7 +11,7 @@ from reprolib.datasets import Split
 from reprolib.extraction import extract_features
 from reprolib.files import replacing
 from reprolib.quality import nearest_elsewhere
-from reprolib.record import RecordError, RunRecord
+from reprolib.record import RecordError, RunRecord, require_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,10 @@ def feature_map(record: RunRecord, split: Split, *, source: str = "stored") -> F
     ``split`` is the dataset that the run was trained on, its identities drawn as in the run.
 
     Raises:
+        ValueError: an unknown source.
         RecordError: no stored map, or no weights to make one from; the message gives the remedy.
     """
+    require_source(source)
     if source == "stored":
         file = paths.STORED_MAPS / f"{record.name}.npz"
         if not file.exists():

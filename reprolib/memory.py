@@ -53,16 +53,15 @@ class LookupTable:
         *,
         normalize: bool = True,
         device: torch.device | str | None = None,
-        dtype: torch.dtype = torch.float32,
     ):
         """Zeros; with ``normalize`` a row that is updated is brought to unit length (released code; not in BUC)."""
         if num_clusters < 1 or dim < 1:
             raise ValueError(f"a table of {num_clusters} rows and {dim} columns holds nothing")
-        self.weight = torch.zeros(num_clusters, dim, device=device, dtype=dtype)
+        self.weight = torch.zeros(num_clusters, dim, device=device)
         self.normalize = normalize
 
     def check(self, pseudo_labels: Tensor) -> None:
-        """ValueError where a label, of any number on the host, has no row."""
+        """ValueError where a label has no row; any number of labels, on the host."""
         _check_range(*torch.aminmax(pseudo_labels), len(self.weight))
 
     def update(self, embedding: Tensor, pseudo_labels: Tensor) -> None:

@@ -183,10 +183,6 @@ def load_backbone(name: str, weights: str) -> Backbone:
 
 def _load_weights(backbone: Backbone, file: Path, name: str) -> None:
     """Torchvision's own form, or that in which a run leaves a stage: then all but its head."""
-    if not file.is_file():
-        raise ValueError(
-            f"{file}: no such weights; give 'imagenet', 'none', 'catalogue' or a .pth or .safetensors file of {name}"
-        )
     try:
         if file.suffix == ".safetensors":
             state = load_file(file)

@@ -11,7 +11,7 @@ from typing import Literal, get_args, get_origin
 
 
 def _check_choices(settings) -> None:
-    """Raise ValueError where a field holds another type, or another choice, than it is annotated with."""
+    """Raise ValueError where a field holds another type, or choice, than it is annotated with; 1 may become 1.0."""
     kinds = {int: int, float: int | float, str: str}
     for f in fields(settings):
         value, choices = getattr(settings, f.name), get_args(f.type) if get_origin(f.type) is Literal else None
@@ -19,6 +19,8 @@ def _check_choices(settings) -> None:
             raise ValueError(f"{f.name}={value!r} is not one of {', '.join(map(repr, choices))}")
         if f.type in kinds and (isinstance(value, bool) or not isinstance(value, kinds[f.type])):
             raise ValueError(f"{f.name}={value!r} must be of type {f.type.__name__}")
+        if f.type is float:  # 1 and 1.0 are one setting, and a run has one name
+            object.__setattr__(settings, f.name, float(value))
 
 
 LINKAGES = ("minimum", "maximum", "centroid", "average")
@@ -74,7 +76,7 @@ class Recipe:
     normalize_table: bool = False  # V_y <- (V_y + v) / 2, then to unit length (released)
     table_start: Literal["zeros", "means", "stale_means"] = "zeros"  # stale: means of the clusters before the merge
     embedding_dim: int = 2048
-    embedding_layers: int = 1  # linear layers of the head; BatchNorm follows the last
+    embedding_layers: int = 1  # linear layers of the head, BatchNorm after each, ReLU between
     dropout: float = 0.5
     dropout_position: Literal["before_normalize", "after_normalize"] = "before_normalize"
     batch_size: int = 16  # the last, incomplete batch of an epoch is dropped
@@ -91,7 +93,7 @@ class Recipe:
     # reid: area 0.64-1, height / width 2-3, flip. instance (discrimination): area 0.2-1, ratio 3/4-4/3, flip, colors.
     augmentation: Literal["reid", "instance", "none"] = "reid"
     frames_per_tracklet: int = 16  # video: frames sampled from a tracklet in training
-    frames_at_most: int = 900  # video: frames of a tracklet used in evaluation
+    frames_at_most: int = 900  # video: frames of a tracklet used in merging and evaluation
     junk: Literal["left_out", "in_gallery"] = "left_out"  # Market-1501: 15,913 gallery images, or 19,732 with its junk
     # The stage kept: of best rank-1 on the test set, as in both programs (the papers say "validation set"), or on
     # training identities left out; the last; or, without any label, the one with the best silhouette of its clusters.

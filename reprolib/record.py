@@ -21,6 +21,12 @@ DAMAGED = "give another file, or, if it was one, delete it and run again"
 FORMAT = 1  # raised when a record's fields change meaning
 
 
+def require_source(source: str) -> None:
+    """ValueError for a source of results that is neither the repository ("stored") nor what is made here ("run")."""
+    if source not in ("stored", "run"):
+        raise ValueError(f'source={source!r} is not one of "stored", "run"')
+
+
 class RecordError(ValueError):
     """A record that cannot be used; the message names the file and the remedy."""
 
@@ -32,7 +38,7 @@ class RunRecord:
     settings: dict  # dataset, its fingerprint, identities, recipe, backbone, weights, image_size, seed, precision
     provenance: dict  # device, versions, commit, when, wall time
     untrained: dict  # metrics of the network before any training
-    stages: list[dict] = field(default_factory=list)  # stage, num_clusters, losses, metrics, quality, seconds
+    stages: list[dict] = field(default_factory=list)  # stage, num_clusters, losses, metrics, quality, validity, seconds
     selected: int | None = None  # the stage kept by settings["recipe"]["selection"]; None while unfinished
     root: ClassVar[Path | None] = None  # of a record that was read: the results it lies in; not a part of it
 

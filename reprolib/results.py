@@ -5,8 +5,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from inspect import signature
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,6 +28,7 @@ from reprolib.claims import (
     higher,
     highest,
     is_of,
+    pretrained,
     rises,
     steadier,
     within_spread,
@@ -34,10 +37,10 @@ from reprolib.datasets import DatasetError, load_dataset, summarize
 from reprolib.jobs import Job, train
 from reprolib.plan import NETWORKS, PAPERS_NETWORK, make_plan
 from reprolib.recipe import RECIPES, Recipe
-from reprolib.record import RecordError, RunRecord, load_record, write_json
-from reprolib.tables import as_published, compare, compare_counts, ours, percent, provenance, published, stages
+from reprolib.record import RecordError, RunRecord, load_record, require_source, write_json
+from reprolib.tables import as_published, compare, compare_counts, ours, percent, provenance, stages
 from reprolib.timings import Benchmark, load_benchmark
-from reprolib.verdicts import conclude, judge, scorecard, verdict
+from reprolib.verdicts import conclude, scorecard, verdict
 
 __all__ = [
     "Claim",
@@ -56,14 +59,12 @@ __all__ = [
     "gradual",
     "higher",
     "highest",
-    "judge",
     "load_beside_programs",
     "load_or_measure",
     "load_or_run",
     "ours",
     "percent",
     "provenance",
-    "published",
     "rises",
     "scorecard",
     "stages",
@@ -71,6 +72,7 @@ __all__ = [
     "stored",
     "tidy",
     "train_pids",
+    "unfinished",
     "verdict",
     "within_spread",
 ]
@@ -89,8 +91,7 @@ def load_or_run(
         ValueError: an unknown source or setting.
         RecordError: a stored record is missing; the message gives the command that makes it, if there is one.
     """
-    if source not in ("stored", "run"):
-        raise ValueError(f'source={source!r} is not one of "stored", "run"')
+    require_source(source)
     if unknown := settings.keys() - (signature(make_plan).parameters.keys() - {"recipe", "seed"}):
         raise ValueError(f"unknown settings {sorted(unknown)}; see reprolib.run")
     if source == "run":
@@ -104,11 +105,11 @@ def load_or_run(
         "image_size": list(settings.get("image_size") or network[2]),
     }
     wanted |= {"precision": settings["precision"]} if settings.get("precision") else {}
-    from_scratch = (settings.get("weights") or network[1]) == "none"
+    began = pretrained(Path(settings.get("weights") or network[1]).name)
 
     def fits(record: RunRecord) -> bool:
         own = {"precision": "float32"} | record.settings
-        return all(own.get(k) == v for k, v in wanted.items()) and (own["weights"] == "none") == from_scratch
+        return all(own.get(k) == v for k, v in wanted.items()) and pretrained(own["weights"]) == began
 
     fitting, records = sorted(filter(fits, stored()), key=lambda r: "precision" in r.settings), []
     in_columns = [[by_seed(members, recipe) for recipe in recipes] for members in columns(fitting).values()]
@@ -165,8 +166,7 @@ def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchm
         ValueError: an unknown source.
         RecordError: nothing is stored.
     """
-    if source not in ("stored", "run"):
-        raise ValueError(f'source={source!r} is not one of "stored", "run"')
+    require_source(source)
     if source == "run":
         options = ["--up-to", str(up_to), "--no-references", "--output", str(paths.BENCH)]
         subprocess.run(
@@ -205,15 +205,21 @@ def dataset_counts(names: Sequence[str], *, source: str = "stored", data_root: s
     """``datasets.summarize`` of each dataset, as stored in ``results/datasets``.
 
     "run" counts those that are on this disk now, and keeps the counts.
+
+    Raises:
+        ValueError: an unknown source.
+        RecordError: one that nobody has counted.
     """
+    require_source(source)
     counts = {}
     for name in names:
-        try:
-            counts[name] = summarize(load_dataset(name, root=data_root)) if source == "run" else None
-        except DatasetError:
-            counts[name] = None
-        if counts[name]:
-            write_json(paths.DATASETS / f"{name}.json", counts[name])
-        else:
-            counts[name] = json.loads((paths.STORED_DATASETS / f"{name}.json").read_text())
+        if source == "run":
+            with suppress(DatasetError):
+                counts[name] = summarize(load_dataset(name, root=data_root))
+                write_json(paths.DATASETS / f"{name}.json", counts[name])
+        if name not in counts:
+            file = paths.STORED_DATASETS / f"{name}.json"
+            if not file.is_file():
+                raise RecordError(f'{name}: not counted yet; set source = "run" where the dataset is')
+            counts[name] = json.loads(file.read_text(encoding="utf-8"))
     return counts

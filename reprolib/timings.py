@@ -57,7 +57,7 @@ def load_benchmark(file: Path) -> Benchmark:
         RecordError: not such a file, or one of another format.
     """
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise RecordError(f"{file}: of another version of reprolib; measure it again")
         return Benchmark(**content)
@@ -78,8 +78,8 @@ def _table_row(row: dict) -> dict:
         "piece": " ".join(filter(None, [row["piece"], row["labels"]])),
         "size": _size(row),
         OURS: _time(seconds[OURS]),
-        "product": _time(product) if product else "",
-        "ours / product": f"{seconds['ours'] / product:.2f}" if product else "",
+        PRODUCT: _time(product) if product else "",
+        "ours / product": f"{seconds[OURS] / product:.2f}" if product else "",
         "others": "; ".join(others),
         "extra MiB": "" if peak is None else f"{peak / 2**20:,.0f}",
         "exact": {True: "yes", False: "NO", None: ""}[row["exact"]],

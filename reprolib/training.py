@@ -228,7 +228,7 @@ def make_optimizer(model: Model, recipe: Recipe) -> torch.optim.SGD:
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        nesterov=True,
+        nesterov=recipe.momentum > 0,  # PyTorch refuses it where there is no momentum
         fused=True,
     )
     for group in optimizer.param_groups if head[0].is_cuda else []:

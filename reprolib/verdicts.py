@@ -10,7 +10,7 @@ import pandas as pd
 from reprolib import paths
 from reprolib.claims import Claim, columns
 from reprolib.files import slug
-from reprolib.record import RecordError, RunRecord, write_json
+from reprolib.record import RecordError, RunRecord, require_source, write_json
 
 OURS = ("Audit", "Beside")  # so the exhibit begins where the question is ours, not a paper's
 
@@ -54,6 +54,7 @@ def conclude(
 
     Over several columns it is theirs if they agree, else partly.
     """
+    require_source(source)
     rows = []
     for name, values in margins.items():
         if values:

@@ -279,7 +279,7 @@ def test_every_option_of_a_run_reaches_it(monkeypatch, tmp_path):
     [
         ("selection", "--set 'selection': give name=value"),
         ("merging=0.1", "'merging' is no field of a recipe"),
-        ("merge_percent=2", "merge_percent=2 must"),
+        ("merge_percent=2", "merge_percent=2.0 must"),
     ],
 )
 def test_a_field_that_cannot_be_set_is_one_clear_line(given, message):

@@ -1,5 +1,6 @@
 """Every loader on a small tree of noise in the layout in which the dataset is published; nothing is downloaded."""
 
+import errno
 import io
 import os
 import pickle
@@ -498,6 +499,19 @@ def test_market1501_has_six_cameras(tmp_path):
     folder = draw_dataset("market1501", tmp_path)
     draw(folder / "query" / "0001_c7s1_000301_00.jpg")
     with pytest.raises(DatasetError, match=r"0001_c7s1_000301_00\.jpg: no file of this dataset has such a name"):
+        load_dataset("market1501", root=tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_is_said(tmp_path, monkeypatch):
+    folder, scan = draw_dataset("market1501", tmp_path) / "query", os.scandir
+
+    def forbidden(place):
+        if place == folder:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(DatasetError, match=r"query: cannot be read \(Permission denied\); give leave to read it"):
         load_dataset("market1501", root=tmp_path)
 
 

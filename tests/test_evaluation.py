@@ -283,6 +283,15 @@ def test_ids_that_do_not_fit_are_refused(changed, message):
 def test_an_empty_set_is_refused(shape):
     with pytest.raises(ValueError, match="may be empty"):
         rank_from_distances(np.zeros(shape), **ids_apart([1] * shape[0], [1] * shape[1]))
+    with pytest.raises(ValueError, match="may be empty"):
+        rank_gallery(torch.zeros(shape[0], 4), torch.zeros(shape[1], 4), **ids_apart([1] * shape[0], [1] * shape[1]))
+
+
+def test_arrays_may_lie_backwards():
+    distmat, ids = np.arange(6.0).reshape(2, 3), ids_apart([1, 2], [2, 1, 2])
+    backwards = {name: np.array(values)[::-1] for name, values in ids.items()}
+    ours, turned = rank_from_distances(distmat, **ids), rank_from_distances(distmat[::-1, ::-1], **backwards)
+    assert turned.mean_ap == ours.mean_ap
 
 
 def test_shapes_that_are_no_distances_or_features_are_refused():

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from reprolib import BUC, DBC, OIM, figures, results
-from reprolib.figures import curves
+from reprolib.figures import curves, points
 from reprolib.recipe import BUC_UNREGULARIZED
 
 
@@ -98,6 +98,13 @@ def test_changes_stand_in_their_order_the_first_on_top(drawn):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["zeros", "head"]
     assert ax.yaxis_inverted()
     assert [patch.get_width() for patch in ax.patches] == [2, -4]
+
+
+def test_an_example_cluster_is_right_or_wrong_or_there_is_none():
+    pids = np.array([0, 0, 1, 1, 2, 2])
+    assert points.example_clusters(np.arange(6), pids) == {"tab:green": 0}
+    assert points.example_clusters(np.array([0, 0, 1, 1, 1, 1]), pids) == {"tab:green": 0, "tab:red": 1}
+    assert points.example_clusters(np.zeros(6, int), pids) == {"tab:red": 0}
 
 
 def test_shares_are_drawn_in_percent(drawn):

@@ -78,6 +78,15 @@ def test_images_larger_than_the_network_sees_are_reduced_as_pil_does(tmp_path):
             assert np.array_equal(ours, Image.fromarray(image).resize((32, 64), Image.Resampling.BILINEAR))
 
 
+def test_an_array_turned_from_bgr_or_not_to_be_written_to_is_taken():
+    pixels = noise(2, 64, 32, 3)
+    turned = pixels[..., ::-1]
+    turned.flags.writeable = False
+    images = load_images(turned, (64, 32))
+    assert np.array_equal(images.pixels, pixels[..., ::-1])
+    assert np.shares_memory(load_images(pixels, (64, 32)).pixels.numpy(), pixels)  # where it can, it copies nothing
+
+
 def test_random_boxes_have_the_released_areas_and_ratios_and_lie_inside():
     images = Images(torch.zeros(1, 128, 64, 3, dtype=torch.uint8), torch.tensor([[128.0, 64.0]]))
     index = torch.zeros(4000, dtype=torch.long)

@@ -26,8 +26,8 @@ def device(request):
 def filled(weight, **kwargs) -> LookupTable:
     """A table that holds a copy of ``weight`` (C, d)."""
     weight = torch.as_tensor(weight)
-    table = LookupTable(*weight.shape, dtype=weight.dtype, **kwargs)
-    table.weight.copy_(weight)
+    table = LookupTable(*weight.shape, **kwargs)
+    table.weight = weight.clone().to(table.weight.device)
     return table
 
 

@@ -10,6 +10,8 @@ import nbformat
 import pytest
 
 from reprolib import batch, paths
+from reprolib.report.notebooks import read
+from reprolib.verdicts import conclusions
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 EXPLAINERS = {"00", "02", "03", "18"}
@@ -96,3 +98,10 @@ def test_what_differs_from_machine_to_machine_is_provenance_alone(notebook):
     for cell in cells(notebook):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
             assert cell.source.startswith("results.provenance(")
+
+
+def test_every_verdict_that_a_notebook_prints_is_stored():
+    printed = {line for notebook in NOTEBOOKS for line in read(notebook).verdicts}
+    stored = conclusions(paths.STORED_VERDICTS)
+    assert printed == {f"{card['verdict'].upper()}: {card['claim']}" for card in stored}
+    assert len(printed) == len(stored)

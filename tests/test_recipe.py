@@ -1,5 +1,6 @@
 """The named recipes say what the papers and the programs say."""
 
+import json
 from dataclasses import fields, replace
 
 import pytest
@@ -93,3 +94,12 @@ def test_a_field_of_a_recipe_or_of_its_criterion_is_changed_by_its_name():
         OIM.with_weight(0.1)
     with pytest.raises(ValueError, match="oim merges nothing, and so has no linkage"):
         OIM.with_linkage("maximum")
+
+
+def test_one_and_one_point_nothing_are_one_setting():
+    for one, other in (
+        (replace(BUC, temperature=1), replace(BUC, temperature=1.0)),
+        (DBC.changed(dropout=0), DBC.changed(dropout=0.0)),
+    ):
+        assert json.dumps(one.settings()) == json.dumps(other.settings())
+    assert json.dumps(DBC.with_weight(1).settings()) == json.dumps(DBC.with_weight(1.0).settings())

@@ -16,6 +16,8 @@ from reprolib import BUC, DBC, OIM, paths, results
 from reprolib.datasets import DatasetError
 from reprolib.recipe import BUC_UNREGULARIZED
 from reprolib.record import RecordError, RunRecord, commit, load_record, versions, write_json
+from reprolib.tables import published
+from reprolib.verdicts import judge
 
 METHODS = {"OIM": OIM, "BUC without regularizer": BUC_UNREGULARIZED, "BUC": BUC}
 
@@ -82,7 +84,7 @@ def write(*records):
     ],
 )
 def test_a_claim_is_reproduced_only_if_it_holds_in_every_seed(margins, expected):
-    assert results.judge(margins) == expected
+    assert judge(margins) == expected
 
 
 def test_a_lead_is_over_the_stages_that_both_runs_have():
@@ -188,6 +190,14 @@ def test_precisions_and_weights_are_never_mixed(results_folder):
     }
 
 
+def test_a_stored_record_has_the_weights_asked_for(results_folder):
+    write(record(BUC, 0.5, weights="catalogue catalogue-resnet18-64x32.safetensors 6b1f22ac"))
+    assert results.load_or_run([BUC], dataset="synthetic")
+    for weights in ("imagenet", "none"):
+        with pytest.raises(RecordError, match="no stored record of buc"):
+            results.load_or_run([BUC], dataset="synthetic", weights=weights)
+
+
 def test_records_come_from_the_column_that_has_most_of_those_wanted(results_folder):
     few = record(BUC, 0.3, weights="catalogue 1")
     most = [record(r, 0.4, weights="catalogue 2") for r in (BUC, OIM)]
@@ -265,6 +275,26 @@ def test_the_paper_and_ours_stand_in_columns_of_their_own(results_folder):
         paths.TABLES / "buc_table_1.csv", header=[0, 1], index_col=0, keep_default_na=False, dtype=str
     )
     assert written.equals(table)
+
+
+def test_two_long_claims_that_begin_alike_have_each_its_verdict(results_folder):
+    claims = [f"{'Without regularizers and on the head of the other paper, ' * 2}{end}" for end in ("rank-1", "mAP")]
+    for text in claims:
+        results.conclude(text, {"a column": [1.0]}, exhibit="DBC Table II", expected="reproduced")
+    assert sorted(results.scorecard(paths.VERDICTS)["claim"]) == sorted(claims)
+
+
+def test_what_is_neither_stored_nor_run_is_no_source(results_folder):
+    with pytest.raises(ValueError, match="source='stord'"):
+        results.conclude("a claim", {}, exhibit="BUC Table 1", expected="reproduced", source="stord")
+    with pytest.raises(ValueError, match="source='stord'"):
+        results.dataset_counts(["mars"], source="stord")
+    with pytest.raises(RecordError, match="elsewhere: not counted yet"):
+        results.dataset_counts(["elsewhere"])
+
+
+def test_nothing_exceeds_none(results_folder):
+    assert results.highest(BUC, [])([record(BUC, 0.5)]) == []
 
 
 def test_of_unfinished_runs_those_on_the_dataset_are_read(results_folder, monkeypatch):
@@ -407,7 +437,7 @@ def test_a_record_is_readable_text_with_a_line_a_stage(results_folder):
 
 def test_an_unknown_exhibit_is_refused_with_those_that_exist():
     with pytest.raises(ValueError, match="BUC Table 1"):
-        results.published("BUC Table 9")
+        published("BUC Table 9")
 
 
 def test_runs_on_a_part_of_the_samples_stand_apart_from_whole_ones(results_folder):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reprolib.datasets.drawing.cameras import Severity
-from reprolib.datasets.synthetic import load_synthetic, load_synthetic_video
+from reprolib.datasets.synthetic import load_synthetic
 from reprolib.evaluation import rank_gallery
 
 
@@ -18,7 +18,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def video():
-    return load_synthetic_video(num_identities=12, num_test_identities=8, num_distractors=6)
+    return load_synthetic("synthetic-video", num_identities=12, num_test_identities=8, num_distractors=6)
 
 
 @pytest.fixture(scope="module", params=["images", "video"])

@@ -115,6 +115,16 @@ def test_the_optimizer_is_the_recipes(tiny_network):
     assert {(group["momentum"], group["weight_decay"], group["nesterov"]) for group in groups} == {(0.7, 0.01, True)}
 
 
+def test_without_momentum_there_is_none_of_nesterovs(tiny_network):
+    recipe = replace(BUC, momentum=0, weight_decay=0.0)
+    model = Model(recipe, backbone="resnet18", weights="none")
+    optimizer, weight = make_optimizer(model, recipe), model.head[0].weight
+    before = weight.detach().clone()
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before - recipe.learning_rate)
+
+
 def test_a_step_compares_with_the_table_as_it_was_and_then_updates_it(tiny_network):
     recipe = replace(BUC, temperature=0.5, dropout=0.0, embedding_dim=8)
     model, table = Model(recipe, backbone="resnet18", weights="none"), LookupTable(4, 8, normalize=False)

@@ -89,7 +89,7 @@ def _synthesize(name: str) -> Split:
 def _painted(name: str) -> Split:
     from reprolib.datasets import synthetic  # what paints people is of no use to the other datasets
 
-    return synthetic.load_synthetic() if name == "synthetic" else synthetic.load_synthetic_video()
+    return synthetic.load_synthetic(name)
 
 
 def _load(name: str, root: str | Path | None) -> Split:

@@ -82,8 +82,12 @@ def _entries(folder: Path, problems: list[str]) -> list[os.DirEntry]:
     if not folder.is_dir():
         problems.append(f"{folder}: missing; unpack the dataset's archive again")
         return []
-    with os.scandir(folder) as listing:
-        entries = [e for e in listing if not e.name.startswith(".") and e.name.lower() not in IGNORED]
+    try:
+        with os.scandir(folder) as listing:
+            entries = [e for e in listing if not e.name.startswith(".") and e.name.lower() not in IGNORED]
+    except OSError as error:
+        problems.append(f"{folder}: cannot be read ({error.strerror}); give leave to read it")
+        return []
     if not entries:
         problems.append(f"{folder}: nothing in it; unpack the dataset's archive again")
     return sorted(entries, key=lambda entry: entry.name)

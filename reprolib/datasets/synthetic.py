@@ -21,6 +21,11 @@ from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
 
 TAIL = 0.6  # standard deviation of the logarithm of samples an identity, as long-tailed as DBC Fig. 1
 
+PROTOCOLS = {  # people of the test set, and the mean number of samples that training and test have of one
+    "synthetic": {"num_test_identities": 40, "num_distractors": 60, "mean": 12.2, "test_mean": 15.0},
+    "synthetic-video": {"num_test_identities": 30, "num_distractors": 24, "mean": 4.0, "test_mean": 7.0},
+}
+
 
 def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride, center, clutter, rng) -> tuple[Poses, np.ndarray]:
     """Poses of every frame of n passes, and how far each person went since its first frame, in image heights."""
@@ -138,7 +143,16 @@ def _record(people: People, person: np.ndarray, camids: np.ndarray, *, is_video,
 
 
 def _load(
-    name, *, seed, num_identities, num_test_identities, num_distractors, mean, test_mean, image_size, severity
+    name,
+    *,
+    num_test_identities,
+    num_distractors,
+    mean,
+    test_mean,
+    seed=0,
+    num_identities=45,
+    image_size=(64, 32),
+    severity=STREET,
 ) -> Split:
     """Draw the people, decide who is seen where, film it, and split it."""
     # A generator each, so that another image size changes pixels and nothing else.
@@ -161,58 +175,22 @@ def _load(
     return Split(name, train, test.take(query), test.take(np.setdiff1d(np.arange(len(pids)), query)), train_pids)
 
 
-def load_synthetic(
-    *,
-    seed: int = 0,
-    num_identities: int = 45,
-    num_test_identities: int = 40,
-    num_distractors: int = 60,
-    image_size: tuple[int, int] = (64, 32),
-    severity: Severity = STREET,
-) -> Split:
-    """The image dataset, by the protocol of Market-1501: the same bytes for the same arguments.
+def load_synthetic(name: str = "synthetic", **options) -> Split:
+    """The image dataset, by the protocol of Market-1501, or "synthetic-video", its twin by that of MARS.
 
-    ``num_identities`` people in about 12 training images each; ``num_test_identities`` others with one query an
-    identity and camera and about 12 gallery images; ``num_distractors`` gallery images of pid 0, people of no query.
-    ``image_size`` is (height, width); ``severity``: how hard the images are.
+    The same bytes for the same ``options``:
+
+    - ``seed`` (0)
+    - ``num_identities`` (45) people in about 12 training images, or 4 tracklets, each
+    - ``num_test_identities`` (40; video 30) others with one query an identity and camera, and about 12 gallery images
+      or 4 tracklets
+    - ``num_distractors`` (60; video 24) gallery samples of pid 0, people of no query
+    - ``image_size`` ((64, 32)), (height, width)
+    - ``severity`` (``STREET``): how hard the images are
+
+    A tracklet has 6 to 12 frames, six to a step of the gait.
     """
-    return _load(
-        "synthetic",
-        seed=seed,
-        num_identities=num_identities,
-        num_test_identities=num_test_identities,
-        num_distractors=num_distractors,
-        mean=12.2,
-        test_mean=15.0,
-        image_size=image_size,
-        severity=severity,
-    )
-
-
-def load_synthetic_video(
-    *,
-    seed: int = 0,
-    num_identities: int = 45,
-    num_test_identities: int = 30,
-    num_distractors: int = 24,
-    image_size: tuple[int, int] = (64, 32),
-    severity: Severity = STREET,
-) -> Split:
-    """The video twin, by the protocol of MARS: a sample is a tracklet of 6 to 12 frames, six to a step of the gait.
-
-    About 4 training tracklets an identity; otherwise as ``load_synthetic``.
-    """
-    return _load(
-        "synthetic-video",
-        seed=seed,
-        num_identities=num_identities,
-        num_test_identities=num_test_identities,
-        num_distractors=num_distractors,
-        mean=4.0,
-        test_mean=7.0,
-        image_size=image_size,
-        severity=severity,
-    )
+    return _load(name, **PROTOCOLS[name] | options)
 
 
 def load_catalogue(count: int = 600, *, image_size: tuple[int, int] = (64, 32)) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,11 @@ def contact_sheet(
     save(name)
 
 
+def some_of(index: np.ndarray, most: int) -> np.ndarray:
+    """At most so many, evenly spaced."""
+    return index[np.linspace(0, len(index) - 1, min(most, len(index))).astype(int)]
+
+
 def people(frames: np.ndarray, pids: np.ndarray, camids: np.ndarray, name: str, *, count: int = 6) -> None:
     """A row each for the people seen by most cameras, their images in the order of the cameras."""
     seen_by = {pid: len(np.unique(camids[pids == pid])) for pid in np.unique(pids)}
@@ -36,7 +41,7 @@ def people(frames: np.ndarray, pids: np.ndarray, camids: np.ndarray, name: str, 
     for pid in sorted(seen_by, key=seen_by.get, reverse=True)[:count]:
         own = np.flatnonzero(pids == pid)
         own = own[np.argsort(camids[own], kind="stable")]
-        rows.append(frames[own[np.linspace(0, len(own) - 1, min(14, len(own))).astype(int)]])
+        rows.append(frames[some_of(own, 14)])
         labels.append(f"identity {pid}\n{seen_by[pid]} cameras")
     contact_sheet(rows, name, row_labels=labels)
 
@@ -49,9 +54,9 @@ def clusters(frames: np.ndarray, pseudo_labels: np.ndarray, pids: np.ndarray, na
         own = np.flatnonzero(pseudo_labels == cluster)
         identities, times = np.unique(pids[own], return_counts=True)
         other = pids[own] != identities[times.argmax()]
-        shown = own[np.argsort(other, kind="stable")][np.linspace(0, len(own) - 1, min(14, len(own))).astype(int)]
-        rows.append(frames[shown])
-        marked.append(pids[shown] != identities[times.argmax()])
+        shown = some_of(np.argsort(other, kind="stable"), 14)
+        rows.append(frames[own[shown]])
+        marked.append(other[shown])
         labels.append(f"{len(own)} images\n{len(identities)} {'person' if len(identities) == 1 else 'people'}")
     contact_sheet(rows, name, row_labels=labels, marked=marked)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
+from reprolib.figures.people import some_of
 from reprolib.figures.style import save
 
 
@@ -50,10 +51,9 @@ def plane(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> No
 def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np.ndarray, name: str) -> None:
     """A t-SNE map (N, 2) colored by identity; a right and a wrong cluster ringed, their images beside (BUC Fig. 4).
 
-    The points of the two are ringed one by one: a circle around them would hold others. Green: the largest cluster of
-    one identity alone. Red: of those that mix identities, the one whose second identity has the most images.
+    The points of the two, :func:`example_clusters`, are ringed one by one: a circle around them would hold others.
     """
-    right, wrong = example_clusters(pseudo_labels, pids)
+    examples = example_clusters(pseudo_labels, pids)
     figure = plt.figure(figsize=(8.4, 4.6))
     grid = figure.add_gridspec(4, 10)
     ax = figure.add_subplot(grid[:, :6])
@@ -61,12 +61,13 @@ def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np
     ax.scatter(*xy.T, c=colors, cmap="nipy_spectral", s=9, linewidth=0)
     ax.set_axis_off()
     ax.set_aspect("equal")
-    for cluster, color, top in ((right, "tab:green", 0), (wrong, "tab:red", 2)):
-        own = np.flatnonzero(pseudo_labels == cluster)
+    for color, top in (("tab:green", 0), ("tab:red", 2)):
+        if color not in examples:
+            continue
+        own = np.flatnonzero(pseudo_labels == examples[color])
         ax.scatter(*xy[own].T, s=42, facecolor="none", edgecolor=color, linewidth=1.2)
         own = own[np.argsort(pids[own], kind="stable")]
-        shown = own[np.linspace(0, len(own) - 1, min(8, len(own))).astype(int)]
-        for k, image in enumerate(frames[shown]):
+        for k, image in enumerate(frames[some_of(own, 8)]):
             small = figure.add_subplot(grid[top + k // 4, 6 + k % 4])
             small.imshow(image, interpolation="nearest")
             small.set(xticks=[], yticks=[])
@@ -74,9 +75,13 @@ def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np
     save(name)
 
 
-def example_clusters(pseudo_labels: np.ndarray, pids: np.ndarray) -> tuple[int, int]:
-    """The largest cluster of one identity alone, and the mixed one whose second identity has the most images."""
+def example_clusters(pseudo_labels: np.ndarray, pids: np.ndarray) -> dict[str, int]:
+    """Green, the largest cluster of one identity alone; red, the mixed one whose second identity has the most images.
+
+    One of a kind that there is none of is left out.
+    """
     table = np.zeros((pseudo_labels.max() + 1, pids.max() + 1), int)  # images of each identity in each cluster
     np.add.at(table, (pseudo_labels, pids), 1)
     first, second = np.sort(table, axis=1)[:, ::-1][:, :2].T
-    return int(np.where(second == 0, first, -1).argmax()), int(second.argmax())
+    images = {"tab:green": np.where(second == 0, first, 0), "tab:red": second}
+    return {color: int(counts.argmax()) for color, counts in images.items() if counts.any()}

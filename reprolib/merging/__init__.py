@@ -2,9 +2,9 @@
 
 The ranking is exact: distances are float64's, what differs by rounding alone is equal, and ties go to the smaller
 labels, so block size, threads and device don't change the result. Two exceptions. Of Euclidean distances below about
-5e-4 a tie may be lost in rounding. And ranked again after every merge, more than 4,096
-clusters of float32 features, on CUDA 16,384 (``ranked_again.DOUBLE_UP_TO``), may be so alike that a float32 product
-leaves too many pairs to be scored one by one: then linkages and shares are rounded to float32 on that device.
+5e-4 a tie may be lost in rounding. And ranked again after every merge, more than 4,096 clusters of float32 features, on
+CUDA 16,384 (``ranked_again.DOUBLE_UP_TO``), may be so alike that a float32 product leaves too many pairs to be scored
+one by one: then linkages and shares are rounded to float32 on that device.
 """
 
 import torch

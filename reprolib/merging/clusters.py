@@ -30,10 +30,10 @@ class Clusters:
         self.rows, self.bytes = (CUDA_BLOCK, CUDA_BLOCK_BYTES) if on_cuda else (BLOCK, BLOCK_BYTES)
         lengths = [torch.linalg.vector_norm(some.double(), dim=1) for some in images.split(self.rows)]
         self.norms = torch.cat(lengths).square()  # (N,) float64
-        # The mean of roots is not the root of the mean: the average linkage takes its roots before, the others after.
         self.own_linkage = callable(criterion.linkage)  # a function of the user's: asked for every pair
         if self.own_linkage:
             criteria.require_linkage(criterion.linkage, images)
+        # The mean of roots is not the root of the mean: the average linkage takes its roots before, the others after.
         self.root_first = criterion.distance == "euclidean" and criterion.linkage == "average"
         self.root_last = criterion.distance == "euclidean" and not (self.own_linkage or self.root_first)
         self.by_means = criterion.linkage == "centroid" or (criterion.linkage == "average" and not self.root_first)

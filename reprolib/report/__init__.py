@@ -11,7 +11,7 @@ from reprolib.datasets import load_dataset
 from reprolib.files import replacing
 from reprolib.pages import page
 from reprolib.recipe import BUC, DBC
-from reprolib.record import commit, own_version
+from reprolib.record import commit, own_version, require_source
 from reprolib.report.notebooks import NotebookPage, ReportError, read
 from reprolib.verdicts import conclusions
 
@@ -30,11 +30,11 @@ def build(source: str = "stored", *, reproduced: Path = REPRODUCED, target: Path
         target: the report's folder. An older report there is replaced when the new one is whole.
 
     Raises:
+        ValueError: an unknown source.
         ReportError: nothing to report, a notebook that cannot be read, a verdict that no notebook shows, or a target
             that is something else; the message gives the remedy.
     """
-    if source not in ("stored", "run"):
-        raise ReportError(f'source={source!r} is not one of "stored", "run"')
+    require_source(source)
     stored = source == "stored"
     folder = paths.NOTEBOOKS if stored else reproduced / "executed"
     notebooks = [read(file) for file in sorted(folder.glob("*.ipynb"))]

@@ -421,11 +421,11 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     ("a folder that is a file", lambda f, p: load(photo(f)), r"photo\.jpg: a file; name the folder that holds it"),
     # Recipes
     ("half a sample", lambda f, p: replace(BUC, batch_size=16.5), r"batch_size=16\.5 must be of type int"),
-    ("a rate below 0", lambda f, p: replace(BUC, learning_rate=-1), "learning_rate=-1 must be finite and not negative"),
+    ("a rate below 0", lambda f, p: replace(BUC, learning_rate=-1), "learning_rate=-1.0 must be finite and not negative"),
     ("a criterion in words", lambda f, p: replace(BUC, criterion="minimum"), "criterion='minimum' must be a Criterion"),
     ("a recipe that is a path", lambda f, p: replace(BUC, name="a/b"), "name='a/b': files bear it; take letters"),
-    ("merge_percent 0", lambda f, p: replace(BUC, merge_percent=0), "merge_percent=0 must lie between 0 and 1"),
-    ("merge_percent 1", lambda f, p: replace(BUC, merge_percent=1), "merge_percent=1 must lie between 0 and 1"),
+    ("merge_percent 0", lambda f, p: replace(BUC, merge_percent=0), "merge_percent=0.0 must lie between 0 and 1"),
+    ("merge_percent 1", lambda f, p: replace(BUC, merge_percent=1), "merge_percent=1.0 must lie between 0 and 1"),
     (
         "merge_percent below 0",
         lambda f, p: replace(BUC, merge_percent=-0.1),
@@ -441,13 +441,13 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     ("a linkage that is NaN", lambda f, p: merge(undefined), "linkage undefined: give what is finite and not"),
     ("junk in a Split", lambda f, p: reprolib.run(audit.with_junk(BUC), make_split()), "a Split is taken as it is"),
     ("a Split to be sorted", lambda f, p: reprolib.run(audit.in_order(BUC), make_split()), "a Split is taken as it is"),
-    ("a temperature of 0", lambda f, p: replace(BUC, temperature=0), "temperature=0 must be positive"),
+    ("a temperature of 0", lambda f, p: replace(BUC, temperature=0), "temperature=0.0 must be positive"),
     ("a temperature NaN", lambda f, p: replace(BUC, temperature=float("nan")), "temperature=nan must be positive and"),
     ("λ NaN", lambda f, p: Criterion(regularizer_weight=float("nan")), "regularizer_weight=nan must be finite and not"),
     (
         "λ below 0",
         lambda f, p: Criterion(regularizer_weight=-1),
-        "regularizer_weight=-1 must be finite and not negative",
+        "regularizer_weight=-1.0 must be finite and not negative",
     ),
     ("an unknown linkage", lambda f, p: Criterion(linkage="ward"), "'ward' is not one of 'minimum', 'maximum'"),
     (

@@ -182,7 +182,7 @@ def column(record: RunRecord | Benchmark) -> str:
 
 def pretrained(weights: str) -> str:
     """What a column says of the weights that a network began from, of which a record has the file's name first."""
-    name = weights.split()[0]
+    name = weights.partition(" ")[0]
     return {"none": "from scratch"}.get(name, "ImageNet" if "imagenet" in name.lower() else name)
 
 

@@ -45,7 +45,7 @@ def epoch_batches(
 
 
 def learning_rates(recipe: Recipe, stage: int, *, video: bool) -> list[float]:
-    """The head's rate in each epoch: a tenth of it after ``learning_rate_drop``; its own in stages after the first."""
+    """The head's rate in each epoch: a tenth after ``learning_rate_drop``; ``later_learning_rate`` in later stages."""
     if stage > 0:
         epochs = recipe.later_stage_epochs_video if video else recipe.later_stage_epochs
         return [recipe.later_learning_rate] * epochs

@@ -102,7 +102,11 @@ def rank_from_distances(
     free of the gallery's order; CMC takes them in the order of the gallery. ValueError for shapes that do not fit,
     NaN or infinite distances, an empty set, ``top_k`` below 1, and where no query is valid.
     """
-    distmat = distmat.detach() if isinstance(distmat, Tensor) else torch.from_numpy(np.array(distmat))
+    distmat = (
+        distmat.detach()
+        if isinstance(distmat, Tensor)
+        else torch.from_numpy(np.require(distmat, requirements=["C", "W"]))
+    )
     if distmat.ndim != 2:
         raise ValueError(f"distmat has shape {tuple(distmat.shape)}, not (Q, G)")
     distmat = distmat.to(torch.promote_types(distmat.dtype, torch.float32))

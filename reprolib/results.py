@@ -5,7 +5,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from inspect import signature
 from itertools import chain
 from pathlib import Path
@@ -213,13 +212,16 @@ def dataset_counts(names: Sequence[str], *, source: str = "stored", data_root: s
     require_source(source)
     counts = {}
     for name in names:
+        why = 'set source = "run" where the dataset is'
         if source == "run":
-            with suppress(DatasetError):
+            try:
                 counts[name] = summarize(load_dataset(name, root=data_root))
                 write_json(paths.DATASETS / f"{name}.json", counts[name])
+            except DatasetError as error:
+                why = str(error)
         if name not in counts:
             file = paths.STORED_DATASETS / f"{name}.json"
             if not file.is_file():
-                raise RecordError(f'{name}: not counted yet; set source = "run" where the dataset is')
+                raise RecordError(f"{name}: not counted yet; {why}")
             counts[name] = json.loads(file.read_text(encoding="utf-8"))
     return counts

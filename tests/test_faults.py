@@ -421,7 +421,11 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     ("a folder that is a file", lambda f, p: load(photo(f)), r"photo\.jpg: a file; name the folder that holds it"),
     # Recipes
     ("half a sample", lambda f, p: replace(BUC, batch_size=16.5), r"batch_size=16\.5 must be of type int"),
-    ("a rate below 0", lambda f, p: replace(BUC, learning_rate=-1), "learning_rate=-1.0 must be finite and not negative"),
+    (
+        "a rate below 0",
+        lambda f, p: replace(BUC, learning_rate=-1),
+        "learning_rate=-1.0 must be finite and not negative",
+    ),
     ("a criterion in words", lambda f, p: replace(BUC, criterion="minimum"), "criterion='minimum' must be a Criterion"),
     ("a recipe that is a path", lambda f, p: replace(BUC, name="a/b"), "name='a/b': files bear it; take letters"),
     ("merge_percent 0", lambda f, p: replace(BUC, merge_percent=0), "merge_percent=0.0 must lie between 0 and 1"),

@@ -102,9 +102,9 @@ def test_changes_stand_in_their_order_the_first_on_top(drawn):
 
 def test_an_example_cluster_is_right_or_wrong_or_there_is_none():
     pids = np.array([0, 0, 1, 1, 2, 2])
-    assert points.example_clusters(np.arange(6), pids) == {"tab:green": 0}
-    assert points.example_clusters(np.array([0, 0, 1, 1, 1, 1]), pids) == {"tab:green": 0, "tab:red": 1}
-    assert points.example_clusters(np.zeros(6, int), pids) == {"tab:red": 0}
+    assert points.example_clusters(np.arange(6), pids) == {"right": 0}
+    assert points.example_clusters(np.array([0, 0, 1, 1, 1, 1]), pids) == {"right": 0, "wrong": 1}
+    assert points.example_clusters(np.zeros(6, int), pids) == {"wrong": 0}
 
 
 def test_shares_are_drawn_in_percent(drawn):

@@ -318,10 +318,12 @@ def test_counts_that_were_taken_are_kept_and_those_of_what_is_not_here_are_the_s
     assert json.loads((paths.DATASETS / "synthetic.json").read_text()) == counted
 
     def absent(name, root):
-        raise DatasetError(name)
+        raise DatasetError(f"{name} is not here")
 
     monkeypatch.setattr(results, "load_dataset", absent)
     assert results.dataset_counts(["mars"], source="run") == {"mars": {"train": {"identities": 625}}}
+    with pytest.raises(RecordError, match="cifar10: not counted yet; cifar10 is not here"):
+        results.dataset_counts(["cifar10"], source="run")
 
 
 def test_a_run_of_ones_own_has_its_labels_though_the_repository_stores_some_of_that_name(results_folder):

@@ -21,9 +21,9 @@ from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
 
 TAIL = 0.6  # standard deviation of the logarithm of samples an identity, as long-tailed as DBC Fig. 1
 
-PROTOCOLS = {  # people of the test set, and the mean number of samples that training and test have of one
-    "synthetic": {"num_test_identities": 40, "num_distractors": 60, "mean": 12.2, "test_mean": 15.0},
-    "synthetic-video": {"num_test_identities": 30, "num_distractors": 24, "mean": 4.0, "test_mean": 7.0},
+PROTOCOLS = {  # of the test set, identities and distractors; mean samples of an identity in training and in test
+    "synthetic": (40, 60, 12.2, 15.0),
+    "synthetic-video": (30, 24, 4.0, 7.0),
 }
 
 
@@ -142,19 +142,26 @@ def _record(people: People, person: np.ndarray, camids: np.ndarray, *, is_video,
     return frames, np.arange(len(person) + 1)
 
 
-def _load(
-    name,
+def load_synthetic(
+    name: str = "synthetic",
     *,
-    num_test_identities,
-    num_distractors,
-    mean,
-    test_mean,
-    seed=0,
-    num_identities=45,
-    image_size=(64, 32),
-    severity=STREET,
+    seed: int = 0,
+    num_identities: int = 45,
+    num_test_identities: int | None = None,
+    num_distractors: int | None = None,
+    image_size: tuple[int, int] = (64, 32),
+    severity: Severity = STREET,
 ) -> Split:
-    """Draw the people, decide who is seen where, film it, and split it."""
+    """ "synthetic", images by the protocol of Market-1501, or "synthetic-video", its twin by that of MARS.
+
+    The same bytes for the same arguments. ``num_identities`` people in about 12 training images, or 4 tracklets, each;
+    ``num_test_identities`` others (None: 40, in video 30) with one query an identity and camera, and about 12 gallery
+    images or 4 tracklets; ``num_distractors`` (60, 24) gallery samples of pid 0, people of no query. ``image_size`` is
+    (height, width); ``severity``: how hard the images are. A tracklet has 6 to 12 frames, six to a step of the gait.
+    """
+    num_test, num_strangers, mean, test_mean = PROTOCOLS[name]
+    num_test_identities = num_test if num_test_identities is None else num_test_identities
+    num_distractors = num_strangers if num_distractors is None else num_distractors
     # A generator each, so that another image size changes pixels and nothing else.
     for_people, for_train, for_test = np.random.default_rng(seed).spawn(3)
     num_known = num_identities + num_test_identities
@@ -173,24 +180,6 @@ def _load(
     _, first = np.unique(person * len(CAMERAS) + camids, return_index=True)
     query = first[pids[first] > 0]  # one an identity and camera
     return Split(name, train, test.take(query), test.take(np.setdiff1d(np.arange(len(pids)), query)), train_pids)
-
-
-def load_synthetic(name: str = "synthetic", **options) -> Split:
-    """The image dataset, by the protocol of Market-1501, or "synthetic-video", its twin by that of MARS.
-
-    The same bytes for the same ``options``:
-
-    - ``seed`` (0)
-    - ``num_identities`` (45) people in about 12 training images, or 4 tracklets, each
-    - ``num_test_identities`` (40; video 30) others with one query an identity and camera, and about 12 gallery images
-      or 4 tracklets
-    - ``num_distractors`` (60; video 24) gallery samples of pid 0, people of no query
-    - ``image_size`` ((64, 32)), (height, width)
-    - ``severity`` (``STREET``): how hard the images are
-
-    A tracklet has 6 to 12 frames, six to a step of the gait.
-    """
-    return _load(name, **PROTOCOLS[name] | options)
 
 
 def load_catalogue(count: int = 600, *, image_size: tuple[int, int] = (64, 32)) -> tuple[np.ndarray, np.ndarray]:

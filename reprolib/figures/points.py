@@ -61,10 +61,10 @@ def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np
     ax.scatter(*xy.T, c=colors, cmap="nipy_spectral", s=9, linewidth=0)
     ax.set_axis_off()
     ax.set_aspect("equal")
-    for color, top in (("tab:green", 0), ("tab:red", 2)):
-        if color not in examples:
+    for kind, color, top in (("right", "tab:green", 0), ("wrong", "tab:red", 2)):
+        if kind not in examples:
             continue
-        own = np.flatnonzero(pseudo_labels == examples[color])
+        own = np.flatnonzero(pseudo_labels == examples[kind])
         ax.scatter(*xy[own].T, s=42, facecolor="none", edgecolor=color, linewidth=1.2)
         own = own[np.argsort(pids[own], kind="stable")]
         for k, image in enumerate(frames[some_of(own, 8)]):
@@ -76,12 +76,12 @@ def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np
 
 
 def example_clusters(pseudo_labels: np.ndarray, pids: np.ndarray) -> dict[str, int]:
-    """Green, the largest cluster of one identity alone; red, the mixed one whose second identity has the most images.
+    """Right: the largest cluster of one identity alone. Wrong: the one whose second identity has the most images.
 
     One of a kind that there is none of is left out.
     """
     table = np.zeros((pseudo_labels.max() + 1, pids.max() + 1), int)  # images of each identity in each cluster
     np.add.at(table, (pseudo_labels, pids), 1)
     first, second = np.sort(table, axis=1)[:, ::-1][:, :2].T
-    images = {"tab:green": np.where(second == 0, first, 0), "tab:red": second}
-    return {color: int(counts.argmax()) for color, counts in images.items() if counts.any()}
+    images = {"right": np.where(second == 0, first, 0), "wrong": second}
+    return {kind: int(counts.argmax()) for kind, counts in images.items() if counts.any()}

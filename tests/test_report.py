@@ -277,7 +277,7 @@ def test_no_notebook_half_a_notebook_and_a_verdict_without_one_are_refused_by_na
     notebook.unlink()
     with pytest.raises(ReportError, match="run them first: reprolib reproduce"):
         build("run", reproduced=reproduced, target=target)
-    with pytest.raises(ReportError, match='not one of "stored", "run"'):
+    with pytest.raises(ValueError, match='not one of "stored", "run"'):
         build("both", target=target)
     assert not target.exists()
 

@@ -248,6 +248,10 @@ def test_the_pages_have_by_how_much_sorted_images_lead_on_real_people():
     leads = results.ahead_from(1, *recipes)(results.stored(recipes))
     for name in ("docs/audit.md", "README.md"):
         assert f"by {' and '.join(f'{lead:.1f}' for lead in leads)} points" in page(name)
+    control = records(BUC, HUNDRED) + records(audit.in_order(BUC), HUNDRED)
+    behind, ahead = results.ahead_from(1, audit.in_order(BUC), BUC)(control)
+    assert f"it is {-behind:.1f} behind and {ahead:.1f} ahead" in page("README.md")
+    assert f"they are {-behind:.1f} behind in one seed and {ahead:.1f} ahead in the other" in page("docs/audit.md")
 
 
 def test_the_pages_have_what_the_programs_way_of_merging_takes():

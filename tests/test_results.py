@@ -293,7 +293,7 @@ def test_what_is_neither_stored_nor_run_is_no_source(results_folder):
         results.dataset_counts(["elsewhere"])
 
 
-def test_nothing_exceeds_none(results_folder):
+def test_nothing_exceeds_none():
     assert results.highest(BUC, [])([record(BUC, 0.5)]) == []
 
 

@@ -117,7 +117,7 @@ def _compared(images: int) -> float:
 
 def table(rates: Rates) -> str:
     """The page's table: GPU-hours of a whole run, what must be held, wall time on 64 GPUs, and how it can be done."""
-    head = f"| images | piece of a run | GPU-hours | held | GPUs that hold it | on {GPUS} GPUs | |"
+    head = f"| images | piece of a run | GPU-hours | held | GPUs that hold it | on {GPUS} GPUs | how |"
     lines = [head, "|---|---|---|---|---|---|---|"]
     for images in SIZES:
         for c in costs(images, rates):

@@ -103,11 +103,10 @@ def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> 
 def _kept(table: pd.DataFrame, exhibit: str | None) -> pd.DataFrame:
     """The table under a head of two rows; that of an exhibit is written to ``results/tables`` too."""
     table.columns = pd.MultiIndex.from_tuples(table.columns)
-    if exhibit is None:
-        return table
-    with replacing(paths.TABLES / f"{slug(exhibit)}.csv") as partial:
-        table.to_csv(partial)
-    return table
+    if exhibit is not None:
+        with replacing(paths.TABLES / f"{slug(exhibit)}.csv") as partial:
+            table.to_csv(partial)
+    return table.rename_axis(None)  # its name would take a row of its own
 
 
 def percent(metrics: dict[str, dict]) -> pd.DataFrame:
@@ -126,8 +125,8 @@ def _summary(fractions: list[float]) -> str:
 
 
 def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
-    """Where each number comes from, a row a run or a machine."""
-    rows = []
+    """Where each number comes from, a row a machine, or a row for the runs that differ in their seeds alone."""
+    rows, of_a_run = [], ["seed", "stage kept", "minutes"]
     for record in records:
         if isinstance(record, Benchmark):
             rows.append({"column": record.column} | record.origin)
@@ -138,16 +137,28 @@ def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
             {
                 "recipe": _titled(s["recipe"]),
                 "column": column(record),
-                "seed": s["seed"],
-                "stage kept": f"{record.selected} of 0–{len(record.stages) - 1} ({s['recipe']['selection']})",
+                "weights": _short(s["weights"]),
+                "stages": f"0–{len(record.stages) - 1}",
+                "kept by": s["recipe"]["selection"],
                 "device": f"{p['device']}, {p['threads']} threads, {how}",
                 "torch": p["versions"]["torch"],
                 "commit": p["commit"],
-                "minutes": round(p["seconds"] / 60, 1),
-                "weights": s["weights"],
+                "seed": str(s["seed"]),
+                "stage kept": str(record.selected),
+                "minutes": f"{p['seconds'] / 60:.1f}",
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if "seed" not in table:
+        return table
+    same = table.columns.drop(of_a_run).tolist()
+    return table.groupby(same, sort=False, as_index=False)[of_a_run].agg(", ".join)
+
+
+def _short(weights: str) -> str:
+    """The name of a network's first weights; of a file its name and the first digits of its digest."""
+    name, *digest = weights.split()[-2:]
+    return " ".join([name, *(d[:8] for d in digest)])
 
 
 def _titled(recipe: dict) -> str:

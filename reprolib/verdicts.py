@@ -105,4 +105,4 @@ def scorecard(folder: Path, *, since: float = 0.0) -> pd.DataFrame:
         for row in card["columns"]:
             seeds.setdefault(row["column"].split(" · ")[0], []).append(str(row["seeds"]))
         card["tried on"] = "; ".join(f"{dataset} ({', '.join(numbers)})" for dataset, numbers in seeds.items())
-    return pd.DataFrame(cards, columns=["exhibit", "claim", "verdict", "tried on", "ours"])
+    return pd.DataFrame(cards, columns=["exhibit", "verdict", "claim", "tried on", "ours"])

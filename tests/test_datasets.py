@@ -681,6 +681,11 @@ def test_fingerprint_does_not_depend_on_where_the_dataset_lies(tmp_path):
     assert fingerprint(load("mars", tmp_path / "b").train) == before
 
 
+def test_without_starts_every_frame_is_a_tracklet():
+    frames = RNG.integers(0, 256, (3, 4, 2, 3), dtype=np.uint8)
+    assert Tracklets(frames, None, np.zeros(3, np.int64)).starts.tolist() == [0, 1, 2, 3]
+
+
 def test_fingerprint_changes_with_every_change_of_the_pixels():
     frames = RNG.integers(0, 256, (6, 4, 2, 3), dtype=np.uint8)
     tracklets = Tracklets(frames, np.array([0, 2, 6]), np.zeros(2, np.int64))

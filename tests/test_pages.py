@@ -114,8 +114,8 @@ def cell(recipe, column):
         ("BUC", BUC),
         ("DBC without regularizer", DBC_UNREGULARIZED),
         ("DBC", DBC),
-        ("DBC on BUC's head", DBC_ONE_LAYER),
-        ("DBC as its program has it", DBC_RELEASED),
+        ("DBC with BUC's head", DBC_ONE_LAYER),
+        ("DBC, released program", DBC_RELEASED),
     ],
 )
 def test_the_readme_has_every_method_beside_the_papers(method, recipe):

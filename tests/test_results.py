@@ -472,5 +472,15 @@ def test_verdicts_from_before_are_not_among_those_of_now(results_folder):
 
 def test_provenance_names_the_stage_of_how_many_and_the_minutes():
     row = results.provenance([record(BUC, 0.5)]).iloc[0]
-    assert row["stage kept"] == "1 of 0–1 (test)"
-    assert row["minutes"] == 1.0
+    assert (row["stage kept"], row["stages"], row["kept by"]) == ("1", "0–1", "test")
+    assert row["minutes"] == "1.0"
+
+
+def test_provenance_has_one_row_for_the_seeds_of_a_recipe_and_one_for_each_file_of_weights():
+    ours, theirs = (
+        "catalogue catalogue-resnet18-64x32.safetensors " + digest for digest in ("6b1f22ac9b", "c267eef414")
+    )
+    runs = [record(BUC, 0.5, weights=ours), record(BUC, 0.4, seed=1, weights=ours), record(BUC, 0.5, weights=theirs)]
+    table = results.provenance(runs)
+    assert table["seed"].tolist() == ["0, 1", "0"]
+    assert [text.split()[-1] for text in table["weights"]] == ["6b1f22ac", "c267eef4"]

@@ -38,12 +38,14 @@ class Tracklets:
     """
 
     frames: tuple[Path, ...] | np.ndarray  # image files, or (num_frames, H, W, 3) uint8
-    starts: np.ndarray  # (n + 1,) int64: tracklet i is frames[starts[i]:starts[i + 1]]
+    starts: np.ndarray  # (n + 1,) int64: tracklet i is frames[starts[i]:starts[i + 1]]; given None, one frame each
     camids: np.ndarray  # (n,) int64, from 0
 
     def __post_init__(self):
         """Names of files as strings, and lists of numbers, become what is said above; what cannot is refused."""
         object.__setattr__(self, "frames", as_frames(self.frames))
+        if self.starts is None:
+            object.__setattr__(self, "starts", np.arange(len(self.frames) + 1))
         for name in {"starts", "camids", "pids"} & vars(self).keys():
             object.__setattr__(self, name, _integers(name, getattr(self, name)))
         if self.starts.ndim != 1 or len(self.starts) == 0:

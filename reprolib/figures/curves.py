@@ -21,9 +21,10 @@ def stage_curves(
     """Metrics in percent against the stage (BUC Fig. 3b, DBC Fig. 5), as far as all seeds go; a band spans the seeds.
 
     ``data`` is ``results.tidy(records)``: a row of panels for each of its columns, a panel for each metric.
-    ``labels`` are other names of recipes than the house's; ``level`` is a name and a value to draw across.
+    ``labels`` are other names of recipes than the house's; ``level`` is a name and a value to draw across. Where a
+    recipe was run on shuffled and on sorted images, the shuffled ones are dashed.
     """
-    groups = list(dict.fromkeys(data["column"]))
+    recipes, groups = set(data["recipe"]), list(dict.fromkeys(data["column"]))
     size = (3.6 * len(metrics), 2.6 * len(groups) + 0.4)
     figure, axes = plt.subplots(len(groups), len(metrics), figsize=size, squeeze=False)
     for row, group in zip(axes, groups, strict=True):
@@ -31,7 +32,9 @@ def stage_curves(
         for ax, metric in zip(row, metrics, strict=True):
             for recipe, runs in part.groupby("recipe", sort=False):
                 common = runs[runs.groupby("stage")["seed"].transform("size") == runs["seed"].nunique()]
-                _line(ax, common, metric, color=color_of(recipe), label=label_of(recipe, labels), zorder=3)
+                style = "--" if f"{recipe}_sorted" in recipes else "-"
+                names = {"color": color_of(recipe), "label": label_of(recipe, labels)}
+                _line(ax, common, metric, **names, linestyle=style, zorder=3)
             if level:
                 ax.axhline(level[1], ls=":", lw=1.2, color="0.4", label=level[0])
             _over_stages(ax, ylabel=f"{metric} (%)")
@@ -78,16 +81,16 @@ def bars(
 def growth(data: pd.DataFrame, name: str) -> None:
     """Time and memory of a stage against N on log axes, a row of panels a machine; dashed, the O(N²) of DBC III-E.
 
-    ``data`` is ``timings.growth(benchmarks)``. The dashed lines go through the last plain product, and are what all
-    distances take in float32. BUC's lines are broad, since those of DBC's program lie on them.
+    ``data`` is ``timings.growth(benchmarks)``; memory is that taken beside the features. The dashed lines go through
+    the last plain product, and are what all distances take in float32. BUC's lines are broad, since those of DBC's
+    program lie on them.
     """
     machines = list(dict.fromkeys(data["column"]))
     figure, axes = plt.subplots(len(machines), 2, figsize=(7.6, 3 * len(machines) + 0.5), squeeze=False)
     for row, machine in zip(axes, machines, strict=True):
         part = data[data["column"] == machine].sort_values("N")
-        for ax, quantity, unit in zip(
-            row, ("seconds", "MiB"), ("time (s)", "memory over the features (MiB)"), strict=True
-        ):
+        part = part.sort_values("contender", key=lambda contender: contender != "ours", kind="stable")
+        for ax, quantity, unit in zip(row, ("seconds", "MiB"), ("time (s)", "memory (MiB)"), strict=True):
             for (contender, piece), rows in part.groupby(["contender", "piece"], sort=False):
                 style = {"ours": ("o-", ""), "literal loop": ("s:", ", literal loop")}.get(contender)
                 if style:
@@ -111,11 +114,12 @@ def weight_curve(
 ) -> None:
     """The stage kept against λ (BUC Fig. 3a, DBC Fig. 4); ``weights`` gives the λ of each recipe's name.
 
-    Dots are seeds; a line joins their means where three λ or more were run. The recipe ``flat``, which λ does not
-    move, goes across: its mean, and a band that spans its seeds.
+    A row of panels for each column with two λ or more. Dots are seeds; a line joins their means where three λ or more
+    were run. The recipe ``flat``, which λ does not move, goes across: its mean, and a band that spans its seeds.
     """
     kept = data[data["kept"]]
     data = kept[kept["recipe"].isin(weights)].assign(weight=lambda d: d["recipe"].map(weights))
+    data = data[data.groupby("column")["weight"].transform("nunique") > 1]
     groups = list(dict.fromkeys(data["column"]))
     size = (3.4 * len(metrics), 2.6 * len(groups) + 0.2)
     figure, axes = plt.subplots(len(groups), len(metrics), figsize=size, squeeze=False, sharex=True)
@@ -186,8 +190,13 @@ def changes(data: pd.DataFrame, name: str, *, of: str) -> None:
     for ax, group in zip(axes[0], groups, strict=True):
         how = {"data": data[data["column"] == group], "x": "points", "y": "change", "order": order, "ax": ax}
         sns.barplot(**how, errorbar=None, width=0.5, saturation=1, color=color_of(of), alpha=0.6)
-        sns.stripplot(**how, jitter=False, size=3, color="k", alpha=0.5)
+        sns.swarmplot(**how, size=3, color="k", alpha=0.5)
         ax.axvline(0, color="0.5", lw=0.8)
+        for row, change in enumerate(order):
+            if change not in set(how["data"]["change"]):
+                ax.annotate(
+                    "not run", (0, row), (4, 0), textcoords="offset points", va="center", fontsize=8, color="0.5"
+                )
         ax.set(xlabel="points of rank-1", ylabel="")
         caption(ax, group)
     save(name)

@@ -51,7 +51,8 @@ def tsne_stages(
     body = f"""<h1>{escape(title)}</h1>
 <div class="controls">
 <label for="stage">stage</label>
-<input id="stage" type="range" min="0" max="{len(pseudo_labels) - 1}" value="0" aria-describedby="state">
+<input id="stage" type="range" min="0" max="{len(pseudo_labels) - 1}" value="{record.selected}"
+  aria-describedby="state">
 <span>color: <label><input type="radio" name="color" value="cluster" checked> cluster</label>
 <label><input type="radio" name="color" value="identity"> identity</label></span>
 </div>

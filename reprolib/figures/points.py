@@ -65,7 +65,8 @@ def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np
         if kind not in examples:
             continue
         own = np.flatnonzero(pseudo_labels == examples[kind])
-        ax.scatter(*xy[own].T, s=42, facecolor="none", edgecolor=color, linewidth=1.2)
+        for ring, width in (("k", 2.6), (color, 1.2)):  # seen among points of its own color, too
+            ax.scatter(*xy[own].T, s=42, facecolor="none", edgecolor=ring, linewidth=width)
         own = own[np.argsort(pids[own], kind="stable")]
         for k, image in enumerate(frames[some_of(own, 8)]):
             small = figure.add_subplot(grid[top + k // 4, 6 + k % 4])

@@ -3,6 +3,7 @@
 import zlib
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
 
 from reprolib import paths
@@ -60,7 +61,8 @@ def label_of(recipe: str, others: dict[str, str] | None = None) -> str:
 
 
 def use_style() -> None:
-    """The house style of every figure."""
+    """The house style of every figure; and tables are shown whole, which pandas would cut."""
+    pd.set_option("display.max_rows", 200, "display.max_colwidth", None)
     sns.set_theme(style="ticks", context="notebook", font_scale=0.85)
     plt.rcParams.update(
         {
@@ -103,5 +105,7 @@ def legend(figure, axes) -> None:
     entries = {}
     for ax in axes.flat:
         entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    columns = max(1, min(3, len(entries), int(figure.get_figwidth() // 1.9)))  # of the longest names, at this size
+    most = max(1, min(3, int(figure.get_figwidth() // 1.9)))  # of the longest names, at this size
+    rows = max(1, -(-len(entries) // most))
+    columns = max(1, -(-len(entries) // rows))  # in even rows
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=8)

@@ -92,7 +92,7 @@ def _origin(stored: bool) -> str:
     )
     return (
         f"Made by reprolib {own_version()} at commit {state}, of {made_of}; "
-        "each notebook ends in the provenance of its numbers."
+        "a notebook that shows runs ends in their provenance."
     )
 
 
@@ -102,8 +102,8 @@ def _write(folder: Path, notebooks: list[NotebookPage], cards: list[dict], *, or
     templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     interactive = {n.name: sorted(f.name for f in folder.glob(f"{n.name[:2]}_*.html")) for n in notebooks}
     for before, notebook, after in zip([None, *notebooks], notebooks, [*notebooks[1:], None], strict=False):
-        for name, content in notebook.figures.items():
-            (folder / name).write_bytes(content)
+        for name, figure in notebook.figures.items():
+            (folder / name).write_bytes(figure.png)
         context = {"notebook": notebook, "before": before, "after": after, "maps": interactive[notebook.name]}
         body = templates.get_template("notebook.html.j2").render(origin=origin, **context)
         (folder / f"{notebook.name}.html").write_text(page(notebook.title, body), encoding="utf-8")

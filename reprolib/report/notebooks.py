@@ -4,7 +4,9 @@ import re
 from base64 import b64decode
 from dataclasses import dataclass
 from html import escape
+from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import bleach
 import nbformat
@@ -12,16 +14,26 @@ from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from PIL import Image
 
 VERDICT = re.compile(r"^(?:REPRODUCED|PARTLY|NOT REPRODUCED|NOT ATTEMPTED): .+$", re.MULTILINE)
 LONG = 40  # characters of an equation that may be wider than a phone
-BAR = '<mo stretchy="false" lspace="0" rspace="0">|'
+BAR = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
 TABLE_TAGS = ["table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption", "div", "p", "b", "i", "code", "br"]
 TABLE_ATTRIBUTES = ["class", "colspan", "rowspan"]
 
 
 class ReportError(ValueError):
     """A report that cannot be made; the message names the file and the remedy."""
+
+
+class Figure(NamedTuple):
+    """A figure of a notebook."""
+
+    png: bytes
+    size: tuple[int, int]  # width and height in pixels
+    caption: str
+    cell: str  # id of the cell that shows it
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,7 @@ class NotebookPage:
     name: str  # of its file, without the ending
     title: str
     body: Markup  # HTML
-    figures: dict[str, bytes]  # file name: PNG
-    captions: dict[str, str]  # file name: text
+    figures: dict[str, Figure]  # by file name
     verdicts: dict[str, str]  # line that states one: id of its cell
     execution: str  # how papermill ran it; empty for a stored one
 
@@ -48,7 +59,7 @@ def read(file: Path) -> NotebookPage:
         title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
     except (ValueError, LookupError, AttributeError, OSError) as error:
         raise ReportError(f"{file}: not a notebook ({error}); restore it, or run it again") from error
-    figures, captions, verdicts = {}, {}, {}
+    figures, verdicts = {}, {}
     following = [*notebook.cells[1:], nbformat.v4.new_markdown_cell()]
     for cell, after in zip(notebook.cells, following, strict=True):
         for output in cell.get("outputs", []):
@@ -56,12 +67,12 @@ def read(file: Path) -> NotebookPage:
                 verdicts[line] = cell.get("id", "")
             if "image/png" in output.get("data", {}):
                 name = f"{file.stem[:2]}_{len(figures) + 1}.png"
-                figures[name] = b64decode(output.data["image/png"])
-                captions[name] = _caption(after)
-                output.metadata |= {"file": name, "caption": captions[name]}
+                png = b64decode(output.data["image/png"])
+                figures[name] = Figure(png, Image.open(BytesIO(png)).size, _caption(after), cell.get("id", ""))
+                output.metadata |= {"file": name, "caption": figures[name].caption}
     body, _ = _Exporter().from_notebook_node(notebook)
     return NotebookPage(
-        file.stem, title, Markup(body), figures, captions, verdicts, _execution(notebook.metadata.get("papermill"))
+        file.stem, title, Markup(body), figures, verdicts, _execution(notebook.metadata.get("papermill"))
     )
 
 
@@ -100,7 +111,7 @@ def _mathml(latex: str, *, display: str) -> str:
         if re.search(r"<[^\s\d]", latex):
             raise ValueError("HTML in an equation")
         # A bar is an operator to MathML, with room on both sides; in these papers it is a size.
-        return convert(latex.strip(), display=display).replace('<mo stretchy="false">&#x0007C;', BAR)
+        return re.sub(r'<mo(?: stretchy="false")?>&#x0007C;</mo>', BAR, convert(latex.strip(), display=display))
     except Exception:  # the converter's errors have no base of their own
         return f"<code>{escape(latex)}</code>"
 

@@ -17,6 +17,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 
 VERDICT = re.compile(r"^(?:REPRODUCED|PARTLY|NOT REPRODUCED|NOT ATTEMPTED): .+$", re.MULTILINE)
+UNNAMED = "a figure of the notebook"  # to who cannot see it
 LONG = 40  # characters of an equation that may be wider than a phone
 BAR = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
 TABLE_TAGS = ["table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption", "div", "p", "b", "i", "code", "br"]
@@ -69,7 +70,7 @@ def read(file: Path) -> NotebookPage:
                 name = f"{file.stem[:2]}_{len(figures) + 1}.png"
                 png = b64decode(output.data["image/png"])
                 figures[name] = Figure(png, Image.open(BytesIO(png)).size, _caption(after), cell.get("id", ""))
-                output.metadata |= {"file": name, "caption": figures[name].caption}
+                output.metadata |= {"file": name, "caption": figures[name].caption or UNNAMED}
     body, _ = _Exporter().from_notebook_node(notebook)
     return NotebookPage(
         file.stem, title, Markup(body), figures, verdicts, _execution(notebook.metadata.get("papermill"))
@@ -77,10 +78,10 @@ def read(file: Path) -> NotebookPage:
 
 
 def _caption(cell: nbformat.NotebookNode) -> str:
-    """The text of the caption under a figure, which the shelf's notebooks set in italics."""
+    """The text of the caption under a figure, which the shelf's notebooks set in italics; empty where there is none."""
     text = cell.source if cell.cell_type == "markdown" else ""
     paragraph = re.match(r"\*(?!\*)(.+?)\*(?:\n\n|\Z)", text, re.DOTALL)
-    return " ".join(re.sub(r"[*`$]", "", paragraph[1]).split()) if paragraph else "a figure of the notebook"
+    return " ".join(re.sub(r"[*`$]", "", paragraph[1]).split()) if paragraph else ""
 
 
 def _execution(papermill: dict | None) -> str:

@@ -155,7 +155,8 @@ class Algorithm:
             table.weight.copy_(self.table_start)
         rates = learning_rates(self.recipe, stage, video=self.data.split.is_video)
         title = {"desc": f"stage {stage}, {num_clusters} clusters", "unit": "epoch", "leave": False}
-        with tqdm(total=len(rates), **title, disable=self.team.rank > 0) as bar:
+        quiet = {"disable": True} if self.team.rank > 0 else {}  # unsaid: as $TQDM_DISABLE has it
+        with tqdm(total=len(rates), **title, **quiet) as bar:
 
             def show(epoch: int, loss: float) -> None:
                 bar.set_postfix(loss=f"{loss:.3f}")

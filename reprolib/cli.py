@@ -1,6 +1,7 @@
 """The command line: run, reproduce, report, check-data."""
 
 import ast
+import json
 import os
 import shutil
 import time
@@ -235,7 +236,9 @@ def reproduce(
             "weights": Path(weights).resolve() if weights and Path(weights).is_file() else weights,
             "image_size": size and list(size),
         }
-        values |= {name: str(value) for name, value in given.items() if value is not None}
+        for name, value in given.items():  # as YAML; a path may hold any sign
+            if value is not None:
+                values[name] = json.dumps(str(value)) if isinstance(value, str | Path) else str(value)
         values |= _assigned(set_)
         chosen = batch.select(notebooks or [])
         batch.require_known(values)
@@ -248,10 +251,11 @@ def reproduce(
             wanted = batch.wanted(chosen, values)
             typer.echo(f"the notebooks ask for {len(wanted)} runs")
             cluster.train(wanted, address=address, results=batch.REPRODUCED)
+        stored = results.scorecard(paths.STORED_VERDICTS).set_index(["exhibit", "claim"])["verdict"]
         begun = time.time() - 1  # the clock of files may lag behind
         failures = batch.reproduce(chosen, values)
-    stored = results.scorecard(paths.STORED_VERDICTS).set_index(["exhibit", "claim"])["verdict"]
-    concluded = results.scorecard(batch.REPRODUCED / "verdicts", since=begun)
+    with _refusing():
+        concluded = results.scorecard(batch.REPRODUCED / "verdicts", since=begun)
     if len(concluded):
         typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<20} claim")
     for row in concluded.itertuples():

@@ -118,10 +118,15 @@ def require_linkage(linkage: Callable, features: Tensor) -> None:
     name = linkage.__name__
     form = f"{name}(a, b, distance): features (K, n_a, d) and (K, n_b, d) of K pairs of clusters -> a tensor (K,)"
     rows = torch.eye(4, features.shape[1], dtype=features.dtype, device=features.device).expand(3, -1, -1)
-    try:
-        found = linkage(rows[:, :2], rows[:, 1:], "euclidean")
-    except Exception as error:  # of any kind: the function is the user's
-        raise ValueError(f"linkage {name} fails ({type(error).__name__}: {error}); it must be {form}") from error
-    if not isinstance(found, Tensor) or found.shape != (3,):
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"linkage {name} gives {got} for 3 pairs; it must be {form}")
+    for a, b in ((rows[:, :2], rows[:, 1:]), (rows[:, :1], rows[:, 1:2])):  # at first a cluster is one image
+        try:
+            found = linkage(a, b, "euclidean")
+        except Exception as error:  # of any kind: the function is the user's
+            raise ValueError(f"linkage {name} fails ({type(error).__name__}: {error}); it must be {form}") from error
+        if not isinstance(found, Tensor) or found.shape != (3,):
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"linkage {name} gives {got} for 3 pairs; it must be {form}")
+        if not (torch.isfinite(found).all() and (found >= 0).all()):
+            sizes = f"{a.shape[1]} and {b.shape[1]} images"
+            what = "it must be finite and not negative"
+            raise ValueError(f"linkage {name} gives {found.tolist()} for clusters of {sizes}; {what}")

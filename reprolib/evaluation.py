@@ -72,7 +72,7 @@ def rank_gallery(
     query, gallery = query_features.detach().to(dtype), gallery_features.detach().to(dtype)
     squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()  # (G,); vecdot would hold (G, d) products
     center = gallery.mean(0)
-    if center @ center > 0.99 * squared_norm.max():  # so much alike that rounding would hide how they differ
+    if center @ center > 0.99 * squared_norm.median():  # so much alike that rounding would hide how they differ
         query, gallery = query - center, gallery - center
         squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()
     held = query.new_empty(min(len(query), _rows_of_block(len(gallery))), len(gallery))
@@ -141,6 +141,7 @@ def _find_matches(
     by_pid = pids.argsort(stable=True)
     start = torch.searchsorted(pids[by_pid], wanted)
     count = torch.searchsorted(pids[by_pid], wanted, right=True) - start
+    count[wanted < 0] = 0  # nobody knows who that is
     query_camids = _ids(query_camids, num_query, "query_camids")
     gallery_camids = _ids(gallery_camids, num_gallery, "gallery_camids")
     return _Matches(*(t.to(device) for t in (by_pid, start, count, query_camids, gallery_camids)))

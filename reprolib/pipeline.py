@@ -12,7 +12,7 @@ from reprolib.files import locked
 from reprolib.model import Model
 from reprolib.plan import Plan, make_plan, prepare
 from reprolib.recipe import Recipe
-from reprolib.record import RunRecord, load_record
+from reprolib.record import RecordError, RunRecord, load_record
 from reprolib.state import RANKED_ON, first_stage_folder, require_same
 from reprolib.team import Team, team
 
@@ -97,6 +97,8 @@ def start_over(recipe: Recipe, dataset: str | Split, **settings) -> None:
 
 def _read_back(plan: Plan) -> RunRecord:
     record = load_record(plan.file)
+    if record.name != plan.file.stem:
+        raise RecordError(f"{plan.file}: holds the record {record.name}; restore its own, or run --fresh")
     if then := record.provenance.get("tested_on"):
         forgiven = {"train identities", "linkage"} - then.keys()  # of which records of earlier code say nothing
         require_same(plan.file, then, {k: v for k, v in plan.tested_on().items() if k not in forgiven})

@@ -5,9 +5,10 @@ import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Number
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from reprolib import paths
@@ -29,6 +30,8 @@ NETWORKS = {
     "synthetic-video": ("resnet18", "catalogue", (64, 32)),
     "cifar10": ("resnet18-cifar", "none", (32, 32)),
 }
+
+MOST_SEEDS = 10**15  # a stage's is drawn from a thousand times as many
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +94,14 @@ def make_plan(
     """The arguments of :func:`reprolib.run` with every default in its place; ValueError for what cannot be."""
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{recipe!r} is no Recipe: give reprolib.BUC, or another")
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed={seed!r}: give a whole number that is not negative")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < MOST_SEEDS:
+        raise ValueError(f"seed={seed!r}: give a whole number from 0, below {MOST_SEEDS:,}")
+    for name, number in (("identities", identities), ("samples", samples)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
+            raise ValueError(f"{name}={number!r}: give a whole number, or None for all")
+    identities, samples = (None if number is None else int(number) for number in (identities, samples))
+    if not isinstance(dataset, str | Split):
+        raise ValueError(f"dataset={dataset!r}: give the name of one, or a Split")
     device = choose_device(device)
     precision = choose_precision(precision, device)
     if backbone:
@@ -135,20 +144,39 @@ def make_plan(
 
 
 def _fingerprint_of_code(function: Callable) -> str:
-    """Of its text or, where that is not to be had, of what it was compiled to; not of what it calls."""
+    """Of its text or, where that is not to be had, of what it was compiled to, and of its :func:`_constants`."""
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):
         code = getattr(function, "__code__", None)
         text = repr((code.co_code, code.co_consts, code.co_names)) if code else repr(type(function))
+    if constants := _constants(function):
+        text += repr(constants)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _constants(function: Callable) -> list[tuple[str, object]]:
+    """Numbers, texts and arrays that a function closes over, reads from its module or has as defaults.
+
+    Not what it calls, nor objects of other kinds.
+    """
+    if not inspect.isfunction(function):
+        return []
+    used, parameters = inspect.getclosurevars(function), inspect.signature(function).parameters
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    values = used.globals | used.nonlocals | defaults
+    arrays = {
+        n: torch.as_tensor(v).detach().cpu() for n, v in values.items() if isinstance(v, torch.Tensor | np.ndarray)
+    }
+    digests = {name: hashlib.blake2b(array.numpy().tobytes()).hexdigest() for name, array in arrays.items()}
+    return sorted(digests.items()) + sorted((n, v) for n, v in values.items() if isinstance(v, Number | str | tuple))
 
 
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
     sides = tuple(image_size) if isinstance(image_size, tuple | list) else ()
-    if len(sides) != 2 or not all(isinstance(side, int) and side >= SMALLEST for side in sides):
+    if len(sides) != 2 or not all(isinstance(side, Integral) and side >= SMALLEST for side in sides):
         raise ValueError(f"image_size={image_size!r}: give (height, width), of {SMALLEST} pixels at least")
-    return sides
+    return tuple(map(int, sides))
 
 
 def _require_trainable(recipe: Recipe, split: Split) -> None:

@@ -50,6 +50,10 @@ class Criterion:
             raise ValueError("a linkage of your own has no update: give ranking='once'")
         if not 0 <= self.regularizer_weight < float("inf"):
             raise ValueError(f"regularizer_weight={self.regularizer_weight} must be finite and not negative")
+        if self.regularizer_weight and self.regularizer == "none":
+            raise ValueError(
+                f"regularizer_weight={self.regularizer_weight} weighs nothing: give regularizer='size' too"
+            )
 
 
 AT_LEAST_ONE = (

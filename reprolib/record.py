@@ -82,8 +82,11 @@ class RunRecord:
         places = [self.root / "labels"] if self.root else []
         for folder in (*places, paths.LABELS, paths.STORED_LABELS):
             if (file := folder / f"{self.name}.npz").exists():
-                with np.load(file) as content:
-                    return content[name]
+                try:
+                    with file.open("rb") as opened, np.load(opened) as content:
+                        return content[name]
+                except Exception as error:  # a damaged archive fails in any way
+                    raise RecordError(f"{file}: not the labels of a run ({error}); {DAMAGED}") from error
         raise RecordError(
             f"{(places or [paths.LABELS])[0]}: holds no {self.name}.npz, the run's labels; set REPROLIB_RESULTS to the "
             "folder in which it was run, or run it again with --fresh"

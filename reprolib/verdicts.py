@@ -88,8 +88,10 @@ def conclusions(folder: Path) -> list[dict]:
     for file in sorted(folder.glob("*.json")):
         try:
             card = json.loads(file.read_text(encoding="utf-8"))
+            if lacking := {"exhibit", "claim", "verdict", "columns"} - card.keys():
+                raise ValueError(f"without {min(lacking)}")
             found.append(card | {"ours": card["exhibit"].startswith(OURS), "file": file})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise RecordError(f"{file}: not a verdict ({error}); run its notebook again") from error
     return sorted(found, key=lambda card: card["ours"])
 

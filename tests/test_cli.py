@@ -1,7 +1,9 @@
 """The command line: what it says when all is well, and when it is not."""
 
+import json
 import re
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import nbformat
@@ -206,7 +208,7 @@ def test_weights_named_from_where_one_stands_are_found_from_where_notebooks_run(
     (tmp_path / "mine.pth").touch()
     for weights, given in (("mine.pth", str(tmp_path / "mine.pth")), ("imagenet", "imagenet")):
         assert call("reproduce", "--weights", weights).exit_code == 0
-        assert seen["weights"] == given
+        assert json.loads(seen["weights"]) == given
 
 
 def test_the_few_lambdas_are_parameters_of_notebooks():
@@ -246,6 +248,19 @@ def test_a_notebook_that_fails_is_named_and_the_others_still_run_with_their_para
     assert "boom" in failures["02_bad.ipynb"]
     good = nbformat.read(shelf / "results" / "executed" / "01_good.ipynb", as_version=4)
     assert good.cells[-1].outputs[0].text == "[0, 1]\n"
+
+
+def test_a_folder_with_any_signs_in_its_name_reaches_a_notebook(shelf, monkeypatch):
+    monkeypatch.setattr(batch, "reproduce", partial(batch.reproduce, results=shelf / "results"))
+    notebook = nbformat.read(shelf / "01_good.ipynb", as_version=4)
+    notebook.cells[-1].source = "print(data_root)"
+    nbformat.write(notebook, shelf / "01_good.ipynb")
+    folder = shelf / "data #2: ä"
+    folder.mkdir()
+    result = call("reproduce", "01", "--source", "stored", "--data-root", str(folder))
+    assert result.exit_code == 0, result.output
+    good = nbformat.read(shelf / "results" / "executed" / "01_good.ipynb", as_version=4)
+    assert good.cells[-1].outputs[0].text == f"{folder}\n"
 
 
 def test_a_parameter_that_only_another_notebook_has_is_known(shelf):

@@ -69,6 +69,18 @@ def test_features_that_are_much_alike_are_told_apart(device):
     assert rounded.mean_ap == pytest.approx(exact.mean_ap, abs=0.02)
 
 
+def test_one_long_vector_does_not_hide_how_the_others_differ(device):
+    rng = np.random.default_rng(0)
+    pids, camids = np.arange(400) % 100, np.arange(400) // 100
+    features = 100 + 0.1 * rng.standard_normal((100, 128))[pids] + 0.08 * rng.standard_normal((400, 128))
+    features = torch.from_numpy(np.concatenate([features, 2 * features[:1]]))
+    ids = {"query_pids": pids[:100], "gallery_pids": [*pids[100:], -5]}
+    ids |= {"query_camids": camids[:100], "gallery_camids": [*camids[100:], 1]}
+    exact = rank_gallery(features[:100], features[100:], **ids)
+    single = features.float().to(device)
+    assert rank_gallery(single[:100], single[100:], **ids).mean_ap == pytest.approx(exact.mean_ap, abs=1e-3)
+
+
 def test_finite_distances_whose_sum_is_not_are_ranked():
     distmat = np.full((1, 40), 2e37, np.float32)
     assert rank_from_distances(distmat, **ids_apart([0], [0] + [1] * 39)).num_valid_queries == 1
@@ -103,6 +115,11 @@ def test_same_pid_and_camid_is_left_out_but_same_pid_in_another_camera_is_not():
     ranking = rank_from_distances(np.array([[0.1, 0.2, 0.3]]), **ids, top_k=3)
     assert ranking.cmc.tolist() == [0, 1, 1]
     assert ranking.mean_ap_step == 0.5
+
+
+def test_a_query_of_whom_nobody_knows_the_identity_is_skipped():
+    ids = dict(zip(IDS, ([7, -1], [7, -1], [0, 0], [1, 1]), strict=True))
+    assert rank_from_distances(np.array([[0.1, 0.2]] * 2), **ids, top_k=1).num_valid_queries == 1
 
 
 def test_a_query_without_a_match_in_another_camera_is_skipped():

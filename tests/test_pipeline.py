@@ -343,6 +343,48 @@ def test_a_linkage_of_ones_own_that_was_changed_does_not_give_the_old_run(tiny_s
         run(BUC_UNREGULARIZED.with_linkage(last_pair), tiny_split)
 
 
+def power_mean(power):
+    def mean_of_powers(a, b, distance):
+        return torch.cdist(a, b).pow(power).mean((-2, -1))
+
+    return mean_of_powers
+
+
+def test_a_linkage_of_ones_own_is_another_where_what_it_closes_over_is(tiny_split):
+    run(BUC_UNREGULARIZED.with_linkage(power_mean(1)), tiny_split)
+    run(BUC_UNREGULARIZED.with_linkage(power_mean(1)), tiny_split)  # read back
+    for other in (2, torch.ones(1)):
+        with pytest.raises(StateError, match="linkage was"):
+            run(BUC_UNREGULARIZED.with_linkage(power_mean(other)), tiny_split)
+
+
+def test_the_record_of_another_run_is_not_taken_for_ones_own(tiny_split):
+    own, other = (run(BUC_UNREGULARIZED, tiny_split, seed=seed).name for seed in (0, 1))
+    (paths.RUNS / f"{own}.json").write_bytes((paths.RUNS / f"{other}.json").read_bytes())
+    with pytest.raises(RecordError, match=f"holds the record {other}"):
+        run(BUC_UNREGULARIZED, tiny_split)
+
+
+def test_labels_that_are_damaged_are_named(tiny_split):
+    record = run(BUC_UNREGULARIZED, tiny_split)
+    file = paths.LABELS / f"{record.name}.npz"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(RecordError, match=f"{record.name}.npz: not the labels of a run"):
+        record.pseudo_labels()
+
+
+@pytest.mark.parametrize("settings", [{"seed": 10**15}, {"identities": 2.0}, {"samples": True}])
+def test_numbers_that_cannot_be_are_said_before_anything_is_trained(tiny_split, monkeypatch, settings):
+    monkeypatch.setattr(algorithm, "train_stage", None)
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}=.*: give a whole number"):
+        run(BUC_UNREGULARIZED, tiny_split, **settings)
+
+
+def test_what_is_no_dataset_is_said(tiny_split):
+    with pytest.raises(ValueError, match="give the name of one, or a Split"):
+        run(BUC_UNREGULARIZED, None)
+
+
 def test_a_linkage_of_ones_own_that_cannot_be_is_said_before_anything_is_trained(tiny_split, monkeypatch):
     def of_one_pair(a, b, distance):
         return (a.mean(0) - b.mean(0)).norm()
@@ -356,6 +398,12 @@ def test_a_linkage_of_ones_own_that_cannot_be_is_said_before_anything_is_trained
 
     with pytest.raises(ValueError, match=r"linkage of_no_pair gives \(\) for 3 pairs; it must be"):
         run(BUC_UNREGULARIZED.with_linkage(of_no_pair), tiny_split)
+
+    def with_deviation(a, b, distance):
+        return (a - a.mean(1, keepdim=True)).square().sum((1, 2)) / (a.shape[1] - 1)
+
+    with pytest.raises(ValueError, match=r"nan.* for clusters of 1 and 1 images; it must be finite"):
+        run(BUC_UNREGULARIZED.with_linkage(with_deviation), tiny_split)
 
 
 def test_a_bad_silhouette_is_better_than_none():

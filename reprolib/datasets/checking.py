@@ -85,7 +85,7 @@ def unusable(split: Split) -> list[str]:
     seen = set(zip(split.gallery.pids.tolist(), split.gallery.camids.tolist(), strict=True))
     cameras = {camid for _, camid in seen}
     queries = zip(split.query.pids.tolist(), split.query.camids.tolist(), strict=True)
-    if not any((pid, other) in seen for pid, camid in queries for other in cameras - {camid}):
+    if not any((pid, other) in seen for pid, camid in queries if pid >= 0 for other in cameras - {camid}):
         problems.append(
             f"no query has a match from another camera, the gallery's are {sorted(cameras)}; add images of others"
         )

@@ -127,6 +127,5 @@ def require_linkage(linkage: Callable, features: Tensor) -> None:
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(f"linkage {name} gives {got} for 3 pairs; it must be {form}")
         if not (torch.isfinite(found).all() and (found >= 0).all()):
-            sizes = f"{a.shape[1]} and {b.shape[1]} images"
-            what = "it must be finite and not negative"
-            raise ValueError(f"linkage {name} gives {found.tolist()} for clusters of {sizes}; {what}")
+            sizes = f"clusters of {a.shape[1]} and {b.shape[1]} images have {found.tolist()}"
+            raise ValueError(f"linkage {name}: give what is finite and not negative; {sizes}")

@@ -50,10 +50,6 @@ class Criterion:
             raise ValueError("a linkage of your own has no update: give ranking='once'")
         if not 0 <= self.regularizer_weight < float("inf"):
             raise ValueError(f"regularizer_weight={self.regularizer_weight} must be finite and not negative")
-        if self.regularizer_weight and self.regularizer == "none":
-            raise ValueError(
-                f"regularizer_weight={self.regularizer_weight} weighs nothing: give regularizer='size' too"
-            )
 
 
 AT_LEAST_ONE = (
@@ -148,6 +144,10 @@ class Recipe:
         if changes and self.criterion is None:
             raise ValueError(f"{self.name} merges nothing, and so has no {sorted(changes)[0]}")
         criterion = replace(self.criterion, **changes) if changes else self.criterion
+        if changes.get("regularizer_weight") and criterion.regularizer == "none":
+            raise ValueError(
+                f"{self.name} has no regularizer for a weight: give regularizer='size' or 'dispersion' too"
+            )
         return replace(self, criterion=criterion, **{k: v for k, v in values.items() if k in own})
 
     @property

@@ -58,8 +58,8 @@ def test_an_unknown_choice_is_refused_with_the_choices():
         Criterion(linkage="ward")
     with pytest.raises(ValueError, match="regularizer_weight=nan"):
         Criterion(regularizer_weight=float("nan"))
-    with pytest.raises(ValueError, match="weighs nothing"):
-        Criterion(regularizer_weight=0.1)
+    with pytest.raises(ValueError, match="has no regularizer for a weight"):
+        DBC_RELEASED.with_weight(0.1)
     with pytest.raises(ValueError, match="table_start"):
         replace(BUC, table_start="ones")
 

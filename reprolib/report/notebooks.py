@@ -4,7 +4,6 @@ import re
 from base64 import b64decode
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,6 @@ from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from PIL import Image
 
 VERDICT = re.compile(r"^(?:REPRODUCED|PARTLY|NOT REPRODUCED|NOT ATTEMPTED): .+$", re.MULTILINE)
 UNNAMED = "a figure of the notebook"  # to who cannot see it
@@ -32,7 +30,6 @@ class Figure(NamedTuple):
     """A figure of a notebook."""
 
     png: bytes
-    size: tuple[int, int]  # width and height in pixels
     caption: str
     cell: str  # id of the cell that shows it
 
@@ -69,7 +66,7 @@ def read(file: Path) -> NotebookPage:
             if "image/png" in output.get("data", {}):
                 name = f"{file.stem[:2]}_{len(figures) + 1}.png"
                 png = b64decode(output.data["image/png"])
-                figures[name] = Figure(png, Image.open(BytesIO(png)).size, _caption(after), cell.get("id", ""))
+                figures[name] = Figure(png, _caption(after), cell.get("id", ""))
                 output.metadata |= {"file": name, "caption": figures[name].caption or UNNAMED}
     body, _ = _Exporter().from_notebook_node(notebook)
     return NotebookPage(

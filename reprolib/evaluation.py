@@ -97,7 +97,8 @@ def rank_from_distances(
 ) -> Ranking:
     """Rank the gallery by a distance matrix ``distmat`` (Q, G).
 
-    A gallery image with the query's pid and camid is left out for that query; a query with no match left is skipped.
+    A gallery image with the query's pid and camid is left out for that query; a query with no match left is skipped,
+    and so is one whose pid is negative: nobody knows who that is.
     Images at one distance share one threshold of the precision-recall curve, as in scikit-learn, so both APs are
     free of the gallery's order; CMC takes them in the order of the gallery. ValueError for shapes that do not fit,
     NaN or infinite distances, an empty set, ``top_k`` below 1, and where no query is valid.
@@ -141,7 +142,7 @@ def _find_matches(
     by_pid = pids.argsort(stable=True)
     start = torch.searchsorted(pids[by_pid], wanted)
     count = torch.searchsorted(pids[by_pid], wanted, right=True) - start
-    count[wanted < 0] = 0  # nobody knows who that is
+    count[wanted < 0] = 0
     query_camids = _ids(query_camids, num_query, "query_camids")
     gallery_camids = _ids(gallery_camids, num_gallery, "gallery_camids")
     return _Matches(*(t.to(device) for t in (by_pid, start, count, query_camids, gallery_camids)))

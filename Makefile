@@ -1,28 +1,29 @@
-# `make reproduce` and `make test` need git, make and Python 3.11 or newer; everything else they set up themselves.
+# `make reproduce` and `make test` need git, make and Python 3.11 or newer. They set up everything else themselves.
 PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 SEEDS := 1
-SHARED := -n logical --dist loadfile  # over the cores, a file of tests or a notebook at a time
+SHARED := -n logical --dist loadfile  # over the cores; each takes one test file or notebook at a time
 
 .PHONY: help setup reproduce lab test audit notebooks bench bench-programs bench-gpu format lock clean
 help:
-	@echo "make reproduce   train and run every notebook on 6 of the 45 embedded people, one seed; print each claim with"
-	@echo "                 its verdict: 7 to 21 minutes on two cores, three when run again. SEEDS=3 IDENTITIES=0:"
-	@echo "                 all of them, three seeds, as the stored records have it: hours. FRESH=1: forget earlier ones"
-	@echo "make lab         open the tour in JupyterLab, for this machine alone; what it trains lands in results/reproduced"
-	@echo "                 LAB=--allow-root where you are root, as in a container"
-	@echo "make test        format, lint, unit tests, stored notebooks"
+	@echo "make reproduce   train and run every notebook on 6 of the 45 embedded people, with one seed; print each claim"
+	@echo "                 with its verdict: 7 to 21 minutes on two cores, three when run again. SEEDS=3 IDENTITIES=0:"
+	@echo "                 all people and three seeds, as in the stored records: hours. FRESH=1: forget earlier runs"
+	@echo "make lab         open the tour in JupyterLab, for this machine alone; its runs are saved in results/reproduced"
+	@echo "                 LAB=--allow-root if you are root, as in a container"
+	@echo "make test        run the format check, the linter, the unit tests and the stored notebooks"
 	@echo "make audit       look for known vulnerabilities in what requirements.lock pins; needs the network"
 	@echo "make notebooks   run the stored notebooks again in place, to renew their outputs"
-	@echo "make bench       time merging, ranking and table update beside the bare matrix product: half an hour"
-	@echo "                 BENCH='--device cuda' on a GPU, BENCH=--quick at tiny sizes"
-	@echo "make bench-programs  merging and ranking at Market-1501's size beside the released programs' way: nine minutes"
-	@echo "make bench-gpu   images a second of training and extraction on a GPU beside the bare network and a plain loop;"
-	@echo "                 then whole runs, minutes on the host (BENCH=--no-runs: not); BENCH='--quick --device cpu' at tiny sizes"
-	@echo "make format      let ruff format and mend what it can"
+	@echo "make bench       time merging, ranking and table update against the bare matrix product: half an hour"
+	@echo "                 BENCH='--device cuda': on a GPU; BENCH=--quick: at tiny sizes"
+	@echo "make bench-programs  time merging and ranking at Market-1501's size against the released programs' way: nine minutes"
+	@echo "make bench-gpu   measure images per second of training and extraction on a GPU against the bare network and a"
+	@echo "                 plain loop; then whole runs, minutes on the host (BENCH=--no-runs: skip them)"
+	@echo "                 BENCH='--quick --device cpu': at tiny sizes"
+	@echo "make format      let ruff format the code and fix what it can"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
-	@echo "make setup       make .venv, which all of these do by themselves; make clean removes it"
+	@echo "make setup       make .venv, which the commands above do by themselves; make clean removes it"
 
 setup: .venv/.done
 .venv/.done: requirements.lock pyproject.toml
@@ -36,8 +37,8 @@ setup: .venv/.done
 reproduce: setup
 	$(BIN)/reprolib reproduce --seeds $(SEEDS) $(if $(IDENTITIES),--identities $(IDENTITIES)) $(if $(FRESH),--fresh)
 
-# Jupyter's defaults, said here so that no configuration on the machine changes them; the token is its own, a new one
-# each time. What is run there leaves the stored results alone.
+# These are Jupyter's defaults, set here so that no configuration on the machine changes them. Jupyter makes its own
+# token, a new one each time. Runs in the lab do not change the stored results.
 lab: setup
 	REPROLIB_RESULTS=$(CURDIR)/results/reproduced $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False \
 		--ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb $(LAB)

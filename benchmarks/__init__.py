@@ -1,1 +1,1 @@
-"""What is fast, against what, in one run: ``python -m benchmarks``, one table and one file a machine."""
+"""Benchmarks: ``python -m benchmarks`` measures our code beside alternatives; one table and one file per machine."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure every row, print the table, write it with where it was measured."""
+"""``python -m benchmarks``: measure every row, print the table, and write it with its provenance."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,16 +20,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     device: Annotated[
-        Literal["cpu", "cuda"], typer.Option(help="CUDA at larger sizes, without literal loops and libraries.")
+        Literal["cpu", "cuda"],
+        typer.Option(help="Device to measure; cuda uses larger sizes, without literal loops and libraries."),
     ] = "cpu",
-    quick: Annotated[bool, typer.Option("--quick", help="Every row at a tiny size.")] = False,
-    up_to: Annotated[int | None, typer.Option(help="Leave out what has more images.")] = None,
-    references: Annotated[bool, typer.Option(help="Literal loops and libraries too.")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure every row at a tiny size, as a test.")] = False,
+    up_to: Annotated[
+        int | None, typer.Option(help="Leave out rows with more images than this, for example 8000. Default: all rows.")
+    ] = None,
+    references: Annotated[bool, typer.Option(help="Also measure literal loops and libraries.")] = True,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the file; results/bench for the full run, else none.")
+        Path | None,
+        typer.Option(help="Folder for the result file. Default: results/bench for the full run, otherwise no file."),
     ] = None,
 ) -> None:
-    """Time merging, ranking and the table update beside the bare matrix product, literal loops and libraries."""
+    """Time merging, ranking and the table update, beside the bare matrix product, literal loops and libraries."""
     sizes = QUICK if quick else {"cpu": CPU, "cuda": CUDA}[device]
     if device == "cuda" or not references:
         sizes = without_references(sizes)
@@ -41,7 +45,7 @@ def main(
         for row in progress:
             progress.set_postfix_str(f"{row.piece}, {row.images:,}")
             benchmark.rows.append(measure(row, device))
-            if output:  # what was measured stays, should a later row fail
+            if output:  # keeps these measurements if a later row fails
                 benchmark.save(output)
     for report in (table(benchmark), exponents([benchmark]).drop(columns="column")):
         typer.echo(report.to_string(index=False) + "\n")

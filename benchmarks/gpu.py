@@ -1,4 +1,4 @@
-"""``python -m benchmarks.gpu``: training and extraction beside the bare network and a plain loop; whole runs too."""
+"""``python -m benchmarks.gpu``: training, extraction and whole runs, beside the bare network and a plain loop."""
 
 from pathlib import Path
 from statistics import median
@@ -22,7 +22,7 @@ from reprolib.timings import OURS, PROGRAM, RANKING, Benchmark, load_benchmark, 
 
 COMPILED, ROOF, PLAIN = "ours, compiled", "roof", "plain loop"
 VALIDITY, RUN = "validity", "a run"  # pieces
-LARGE = 256  # frames in a batch of a run's extraction
+LARGE = 256  # frames per batch in the extraction of a run
 PAPERS_BATCH = 16
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -30,26 +30,38 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    device: Annotated[str | None, typer.Option(help="cuda, cuda:N, cpu [CUDA where there is one].")] = None,
-    precision: Annotated[
-        list[str] | None, typer.Option(help="Give it for each [On CUDA bf16 and tf32, else float32].")
+    device: Annotated[
+        str | None, typer.Option(help="Device: cuda, cuda:N or, with --quick, cpu. Default: CUDA if available.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, for a CPU too.")] = False,
-    runs: Annotated[bool, typer.Option(help="Whole runs too: the programs' merging takes minutes on the host.")] = True,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="Precision to measure; repeat for several. Default: bf16 and tf32 on CUDA, else float32."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Use tiny sizes, as a test; also works on a CPU.")] = False,
+    runs: Annotated[
+        bool,
+        typer.Option(help="Also add up whole runs; the merging of the released programs takes minutes on the host."),
+    ] = True,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the file; results/bench/training for the full run, else none.")
+        Path | None,
+        typer.Option(
+            help="Folder for the result file. Default: results/bench/training for the full run, otherwise no file."
+        ),
     ] = None,
 ) -> None:
-    """Time training and extraction at batch 16, 64, 256 against the roof and a plain loop; add up whole runs."""
+    """Time training and extraction at batch sizes 16, 64 and 256, beside the bare network (roof) and a plain loop.
+
+    Whole runs are then added up from these times.
+    """
     place, sizes = choose_device(device), QUICK if quick else Sizes()
     if place.type == "cpu" and not quick:
-        raise typer.BadParameter("there is no CUDA device here: add --quick", param_hint="--device")
+        raise typer.BadParameter("there is no CUDA device here; add --quick to measure on a CPU", param_hint="--device")
     try:
         asked = [choose_precision(p, place) for p in precision or []]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--precision") from error
     if place.type == "cuda":
-        torch.cuda.set_device(place)  # the one that is waited for
+        torch.cuda.set_device(place)  # torch.cuda.synchronize waits for the current device
     folder = output or (None if quick else paths.BENCH / "training")
     known = provenance(place) | {"precision": "as each row says", "host": cpu_name(), "cores": cores()}
     precisions = asked or (("bf16", "tf32") if place.type == "cuda" else ("float32",))
@@ -88,7 +100,7 @@ def main(
 
 
 def _measured(folder: Path, known: dict) -> list[dict]:
-    """Rows that an earlier command of this commit left of this machine."""
+    """Return the rows that an earlier command measured at this commit on this machine."""
     file = Benchmark(known, []).file(folder)
     if not file.exists():
         return []
@@ -101,13 +113,13 @@ def _plain(piece: str, sizes: Sizes, batch: int, device: torch.device, files: Pa
 
 
 def measure(piece: str, sizes: Sizes, batch: int, precision: str, device: torch.device, plain: list[float]) -> dict:
-    """A row: seconds of a batch by contender, their median and all of them; of training, what it takes once as well."""
+    """Measure a row: seconds per batch by contender (median and all values); for training also the one-time costs."""
     row = {"piece": piece, "batch": batch, "precision": precision, "network": sizes.backbone}
     times = {}
     if piece == "training":
         row["once"] = {}
         times[OURS], row["once"][OURS] = loops.train_ours(sizes, batch, precision, device)
-        if device.type == "cuda" and batch == PAPERS_BATCH:  # half a minute each; on a CPU minutes
+        if device.type == "cuda" and batch == PAPERS_BATCH:  # half a minute each; minutes on a CPU
             _add_compiled(times, row["once"], sizes, batch, precision, device)
     else:
         times[OURS] = loops.extract_ours(sizes, batch, precision, device)
@@ -118,8 +130,8 @@ def measure(piece: str, sizes: Sizes, batch: int, precision: str, device: torch.
 
 
 def _add_compiled(times: dict, once: dict, sizes: Sizes, batch: int, precision: str, device: torch.device) -> None:
-    """The compiled contender; where it fails, the others' times are no less worth."""
-    torch.compiler.reset()  # the number of shapes that one process compiles is limited
+    """Add the compiled contender; if it fails, the times of the others remain valid."""
+    torch.compiler.reset()  # a process can compile only a limited number of shapes
     try:
         times[COMPILED], once[COMPILED] = loops.train_ours(sizes, batch, precision, device, compiled=True)
     except RuntimeError as error:
@@ -127,7 +139,7 @@ def _add_compiled(times: dict, once: dict, sizes: Sizes, batch: int, precision: 
 
 
 def validity(sizes: Sizes, device: torch.device) -> dict:
-    """A row: seconds of the validity of half as many clusters as images, which the released programs don't compute."""
+    """Measure a row: seconds of cluster validity for half as many clusters as images; the programs don't compute it."""
     features, identities = inputs.features(sizes.train, programs.DIM, device=str(device))
     labels = inputs.clusters(identities, sizes.train // 2)
     times = in_turns({OURS: lambda: cluster_validity(features, labels)}, 5, device.type)[OURS]
@@ -135,11 +147,11 @@ def validity(sizes: Sizes, device: torch.device) -> dict:
 
 
 def whole_run(recipe: Recipe, sizes: Sizes, precision: str, rows: list[dict]) -> dict:
-    """A row: seconds of each part of the recipe's whole schedule by contender, added up from the measured rows.
+    """Compute a row: seconds of each part of the recipe's whole schedule by contender, from the measured rows.
 
-    Ours ranks the untrained network too, and judges every stage's clusters but the first's, which are single images.
-    What a process does but once (cuDNN's choices, compilation) counts as far as training has it; it is measured in one
-    process, where compilation comes after cuDNN has chosen.
+    Our run also ranks the untrained network, and computes validity for every stage except the first, whose clusters are
+    single images. One-time costs of a process (cuDNN's choices, compilation) are included for training only; they are
+    measured in one process, in which compilation comes after cuDNN has chosen.
     """
     stages, tested = recipe.num_stages(sizes.train), sizes.query + sizes.gallery
     epochs = sum(len(learning_rates(recipe, stage, video=False)) for stage in range(stages))
@@ -170,7 +182,7 @@ def whole_run(recipe: Recipe, sizes: Sizes, precision: str, rows: list[dict]) ->
 
 
 def throughput(rows: list[dict]) -> pd.DataFrame:
-    """Images a second by contender, share of the roof, and how many times the plain loop."""
+    """Tabulate images per second by contender, our share of the roof, and our speed relative to the plain loop."""
     return pd.DataFrame(
         {
             "piece": row["piece"],
@@ -186,7 +198,7 @@ def throughput(rows: list[dict]) -> pd.DataFrame:
 
 
 def whole_runs(rows: list[dict]) -> pd.DataFrame:
-    """Seconds of a whole run by part and together, of a stage on average, and how many times as long as ours."""
+    """Tabulate the seconds of a whole run by part, in total and per stage on average, and relative to ours."""
     found = []
     for row in (row for row in rows if row["piece"] == RUN):
         ours = sum(row["contenders"][OURS].values())

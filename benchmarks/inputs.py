@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 IMAGES_OF_AN_IDENTITY = 17  # Market-1501: 12,936 training images of 751 people
-LATENT_DIM = 128  # people differ in far fewer directions than their features have
+LATENT_DIM = 128  # people differ in far fewer directions than the features have dimensions
 
 
 def features(count: int, dim: int, *, seed: int = 0, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Unit rows (count, dim), none negative, as pooled ones are, and their identities (count,).
+    """Make unit rows (count, dim) without negative values, like pooled features, and their identities (count,).
 
-    Images of a person lie around a center, some closely and some far off. How many pairs are near the threshold of a
-    stage, and so its cost after the product, depends on this.
+    The images of a person lie around a center, some close to it and some far away. This determines how many pairs are
+    near the threshold of a stage, and therefore the cost of a stage after the product.
     """
     generator = torch.Generator(device).manual_seed(seed)
 
@@ -29,7 +29,7 @@ def features(count: int, dim: int, *, seed: int = 0, device: str = "cpu") -> tup
 
 
 def clusters(identities: Tensor, num_clusters: int, *, seed: int = 0) -> Tensor:
-    """Pseudo-labels (N,) as after some stages: clusters of many sizes, of one person or of two."""
+    """Make pseudo-labels (N,) as after some stages: clusters of many sizes, of one person or of two."""
     count, device = len(identities), identities.device
     generator = torch.Generator(device).manual_seed(seed)
     starts = torch.zeros(count, dtype=torch.int64, device=device)
@@ -39,9 +39,9 @@ def clusters(identities: Tensor, num_clusters: int, *, seed: int = 0) -> Tensor:
 
 
 def ids(queries: int, gallery: int, *, junk: bool = True, seed: int = 0) -> dict[str, Tensor]:
-    """Pids and camids as in Market-1501: a fifth of the gallery are distractors, pid 0, which no query has.
+    """Make pids and camids as in Market-1501: a fifth of the gallery are distractors (pid 0, which no query has).
 
-    Without ``junk`` queries and gallery are of different cameras, so that no gallery image is left out.
+    Without ``junk`` queries and gallery are from different cameras, so that no gallery image is left out.
     """
     generator = torch.Generator().manual_seed(seed)
     people = -(-gallery // 20)

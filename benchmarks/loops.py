@@ -1,4 +1,4 @@
-"""Training and extraction three ways: ours, the bare network (the roof), and a loop as the papers' programs have it."""
+"""Training and extraction in three ways: ours, the bare network (the roof), and a loop as in the papers' programs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,27 +25,27 @@ from reprolib.training import train_stage
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is trained on what."""
+    """The network, its inputs, and the amount of data."""
 
     backbone: str = "resnet50"
-    image_size: tuple[int, int] = (256, 128)  # that the network sees
-    source: tuple[int, int] = (128, 64)  # of the images on disk and in the cache: Market-1501's
+    image_size: tuple[int, int] = (256, 128)  # size of the network's input
+    source: tuple[int, int] = (128, 64)  # size of the images on disk and in the cache, as in Market-1501
     train: int = 12_936
     query: int = 3368
     gallery: int = 15_913
     batches: tuple[int, ...] = (16, 64, 256)
     repetitions: int = 3
-    measured_batches: int = 100  # of each epoch of ours
-    plain_batches: int = 40  # measured of the plain loop
-    files: int = 1024  # JPEG files that it reads
-    workers: int = 8  # processes that decode for it
+    measured_batches: int = 100  # batches per epoch in our training
+    plain_batches: int = 40  # batches measured in the plain loop
+    files: int = 1024  # JPEG files that the plain loop reads
+    workers: int = 8  # processes that decode for the plain loop
 
 
 QUICK = Sizes("resnet18", (32, 16), (32, 16), 48, 16, 32, (4, 16), repetitions=2, plain_batches=2, files=16, workers=1)
 
 
 def resident(sizes: Sizes, count: int, device: torch.device) -> Images:
-    """Noise of Market-1501's shape on the device: what the pixels say does not change how long they take."""
+    """Make noise of Market-1501's shape on the device: the content of the pixels does not affect the time."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (count, *sizes.source, 3), dtype=torch.uint8, generator=generator)
     return Images(pixels, torch.tensor(sizes.source, dtype=torch.float32).expand(count, 2)).to(device)
@@ -54,10 +54,10 @@ def resident(sizes: Sizes, count: int, device: torch.device) -> Images:
 def train_ours(
     sizes: Sizes, batch: int, precision: str, device: torch.device, *, compiled: bool = False
 ) -> tuple[list[float], dict[str, float]]:
-    """Seconds of a batch in each epoch but a stage's first, and how much longer that is in a first and a later stage.
+    """Measure seconds per batch in each epoch but a stage's first one, and the extra time of that first epoch.
 
-    In the first stage kernels are chosen and compiled; in each the step is captured. Epochs of at most
-    ``measured_batches``, with the table of all images.
+    The extra time is returned for a first and for a later stage: in the first stage kernels are chosen and compiled, in
+    every stage the step is captured. Epochs have at most ``measured_batches`` batches; the table covers all images.
     """
     recipe, count = replace(BUC, batch_size=batch), min(sizes.train, sizes.measured_batches * batch)
     images, model = resident(sizes, count, device), _model(sizes).place(device)
@@ -79,7 +79,7 @@ def train_ours(
             seed=0,
             device=device,
             precision=precision,
-            on_epoch=lambda epoch, loss: ends.append(time.perf_counter()),  # the loss has come: the device is done
+            on_epoch=lambda epoch, loss: ends.append(time.perf_counter()),  # the loss is there: the device has finished
         )
         return np.diff(ends).tolist()
 
@@ -90,7 +90,7 @@ def train_ours(
 
 
 def extract_ours(sizes: Sizes, batch: int, precision: str, device: torch.device) -> list[float]:
-    """Seconds of a batch when the features of the training set, or of ``measured_batches``, are extracted."""
+    """Measure seconds per batch of extracting features from the training set, or from ``measured_batches`` batches."""
     count = min(sizes.train, sizes.measured_batches * batch)
     images, model = resident(sizes, count, device), _model(sizes).place(device)
     settings = {"image_size": sizes.image_size, "device": device, "precision": precision, "batch_size": batch}
@@ -100,9 +100,9 @@ def extract_ours(sizes: Sizes, batch: int, precision: str, device: torch.device)
 
 
 def roof(sizes: Sizes, batch: int, precision: str, device: torch.device, *, training: bool) -> list[float]:
-    """Seconds of the bare backbone, captured, on one batch that stays in place.
+    """Measure seconds of the bare backbone, captured, on one batch that stays in place.
 
-    In training forward and backward, else forward with BatchNorm folded, as a run's extraction has it.
+    For training it runs forward and backward, otherwise forward with BatchNorm folded, as in the extraction of a run.
     """
     model = _model(sizes).train(training).to(device, memory_format=torch.channels_last)
     network = model.pool if training else folded(model)
@@ -124,7 +124,7 @@ def roof(sizes: Sizes, batch: int, precision: str, device: torch.device, *, trai
 
 
 def train_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path) -> list[float]:
-    """Seconds of a batch: JPEG files decoded by workers at every turn, float32, eager, the table sample by sample."""
+    """Measure seconds per batch of plain training: JPEG decoding by workers, float32, eager, table sample by sample."""
     model = _model(sizes).to(device).train()
     table = torch.zeros(sizes.train, BUC.embedding_dim, device=device)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, BUC.momentum, weight_decay=BUC.weight_decay, nesterov=True)
@@ -143,7 +143,7 @@ def train_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path) 
 
 
 def extract_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path) -> list[float]:
-    """Seconds of a batch: the same files and workers, float32, eager, features to the host batch by batch."""
+    """Measure seconds per batch of plain extraction: same files and workers, float32, eager, features to the host."""
     model = _model(sizes).to(device).eval()
 
     def step(images: Tensor, labels: Tensor) -> None:
@@ -154,7 +154,7 @@ def extract_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path
 
 
 def write_jpegs(sizes: Sizes, folder: Path) -> None:
-    """Smooth noise as files of about the size of Market-1501's."""
+    """Write smooth noise as JPEG files of about the size of Market-1501's files."""
     rng = np.random.default_rng(0)
     height, width = sizes.source
     for k in range(sizes.files):
@@ -163,7 +163,7 @@ def write_jpegs(sizes: Sizes, folder: Path) -> None:
 
 
 class _Files(Dataset):
-    """JPEG files as the released programs read them: decoded, cropped, resized and flipped by PIL, one by one."""
+    """JPEG files, read as in the released programs: decoded, cropped, resized and flipped by PIL, one by one."""
 
     def __init__(self, folder: Path, image_size: tuple[int, int], augment: bool):
         self.files, self.image_size, self.augment = sorted(folder.glob("*.jpg")), image_size, augment
@@ -184,7 +184,7 @@ class _Files(Dataset):
         return (pixels - mean) / std, index
 
     def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom: 0.64 to 1 of the area, 2 to 3 times as high as wide."""
+        """Draw left, top, right, bottom: 0.64 to 1 of the area, 2 to 3 times as high as wide."""
         for _ in range(10):
             u = torch.rand(4).tolist()
             area, ratio = (0.64 + 0.36 * u[0]) * width * height, 2 + u[1]

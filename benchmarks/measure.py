@@ -1,4 +1,4 @@
-"""Times of calls taken in turns, and the memory of each in a process of its own."""
+"""Measure the time of calls that take turns, and the memory of each call in a process of its own."""
 
 import multiprocessing
 import time
@@ -12,12 +12,12 @@ import torch
 from benchmarks.pieces import Call, is_exact, prepare
 from benchmarks.rows import Row
 
-SHORTEST = 0.02  # seconds; a quicker call is repeated for so long, and its mean counts as one measurement
-LONG_ROW = 5  # repetitions; a row of fewer is so long that no round is spent on warming up
+SHORTEST = 0.02  # seconds; a faster call is repeated for this time, and its mean counts as one measurement
+LONG_ROW = 5  # repetitions; rows with fewer take so long that there is no warm-up round
 
 
 def measure(row: Row, device: str) -> dict:
-    """A row with its medians in seconds, every time, and peak memory in bytes over the inputs, each by contender."""
+    """Measure a row by contender: median seconds, all times, and peak memory in bytes beyond the inputs."""
     calls = prepare(row, device)
     times = in_turns(calls, row.repetitions, device)
     del calls
@@ -31,7 +31,7 @@ def measure(row: Row, device: str) -> dict:
 
 
 def in_turns(calls: dict[str, Call], repetitions: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each call, ``repetitions`` times; the calls take turns, so that what disturbs one disturbs all."""
+    """Measure the seconds of each call, ``repetitions`` times; calls take turns, so that a disturbance affects all."""
     first = {name: _seconds(call, 1, device) for name, call in calls.items()} if repetitions >= LONG_ROW else {}
     counts = {name: max(1, int(SHORTEST / first.get(name, SHORTEST))) for name in calls}
     times = {name: [] for name in calls}
@@ -42,7 +42,7 @@ def in_turns(calls: dict[str, Call], repetitions: int, device: str) -> dict[str,
 
 
 def _seconds(call: Call, count: int, device: str) -> float:
-    """Mean seconds of ``count`` calls, with all that they start on the device."""
+    """Measure the mean seconds of ``count`` calls, including their work on the device."""
     _finish(device)
     start = time.perf_counter()
     for _ in range(count):
@@ -57,9 +57,9 @@ def _finish(device: str) -> None:
 
 
 def peak_bytes(row: Row, device: str, name: str) -> int | None:
-    """Most memory that a call holds over its inputs: in a new process, or as CUDA's allocator counts it.
+    """Measure the peak memory of a call beyond its inputs: in a new process, or from CUDA's allocator.
 
-    None where neither is known: a system without ``/proc``.
+    None if neither is available (a system without ``/proc``).
     """
     if device == "cuda":
         call = prepare(row, device)[name]
@@ -71,7 +71,7 @@ def peak_bytes(row: Row, device: str, name: str) -> int | None:
         return torch.cuda.max_memory_allocated() - before
     if not Path("/proc/self/clear_refs").exists():
         return None
-    # The server of new processes has everything loaded and has computed nothing, so they start quickly and clean.
+    # The fork server has everything loaded but has computed nothing, so new processes start fast and clean.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.measure"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -81,13 +81,13 @@ def peak_bytes(row: Row, device: str, name: str) -> int | None:
 def _peak_bytes_here(row: Row, device: str, name: str) -> int:
     prepare(row.tiny(), device)[name]()
     call = prepare(row, device)[name]
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM, to the current memory
     before = _status("VmRSS")
     call()
-    return max(0, _status("VmHWM") - before)  # the system counts pages in batches
+    return max(0, _status("VmHWM") - before)  # the system updates its counts in batches
 
 
 def _status(field: str) -> int:
-    """A line of ``/proc/self/status``, in bytes."""
+    """Read a line of ``/proc/self/status``, in bytes."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines[field].split()[0])

@@ -1,4 +1,4 @@
-"""What a row runs: our call, the bare matrix product, and whatever else does the same work."""
+"""The calls of a row: ours, the bare matrix product, and alternatives that do the same work."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,20 +18,20 @@ from reprolib.timings import OURS, PRODUCT
 
 FAST_PRODUCT = "product in TF32"
 TREES = {"minimum tree": (BUC_UNREGULARIZED, "single"), "average tree": (DBC_UNREGULARIZED, "average")}
-PRODUCT_BYTES = 2**30  # the bare product is taken whole up to this size, and in blocks of rows above
+PRODUCT_BYTES = 2**30  # up to this size the bare product is computed at once, above it in blocks of rows
 
 Call = Callable[[], object]
 
 
 def prepare(row: Row, device: str) -> dict[str, Call]:
-    """The calls that a row compares, by name, ours first; those that a row is not ``against`` are left out."""
+    """Return the calls that a row compares, by name, ours first; only those listed in its ``against``."""
     kind = {"ranking": _ranking, "table update": _table_update}.get(row.piece, _stage)
     calls = kind(row, device)
     return {name: call for name, call in calls.items() if name in (OURS, PRODUCT, FAST_PRODUCT, *row.against)}
 
 
 def is_exact(row: Row, device: str) -> bool:
-    """Whether a stage's result is the one that products in float64 give."""
+    """Whether the result of a stage equals the one with products in float64."""
     features, labels, settings = _stage_inputs(row, device)
     ours = merge_clusters(features, labels, **settings)
     return torch.equal(ours, merge_clusters(features.double(), labels, **settings))
@@ -50,7 +50,7 @@ def _stage(row: Row, device: str) -> dict[str, Call]:
     features, labels, settings = _stage_inputs(row, device)
     calls = {OURS: partial(merge_clusters, features, labels, **settings), **_products(features, features)}
     if LITERAL in row.against:
-        from tests import reference  # not at the top: where no literal loop is asked for another package may be tests
+        from tests import reference  # not at the top: without literal loops, "tests" may be another package
 
         calls[LITERAL] = partial(reference.merge_clusters, features.tolist(), labels.tolist(), **settings)
     if SCIPY in row.against:
@@ -66,13 +66,13 @@ def _products(a: Tensor, b: Tensor) -> dict[str, Call]:
 
 
 def _product(a: Tensor, b: Tensor) -> None:
-    """All products of the rows of ``a`` (N, d) with those of ``b`` (K, d)."""
+    """Compute all products of the rows of ``a`` (N, d) with those of ``b`` (K, d)."""
     for rows in a.split(max(1, PRODUCT_BYTES // (4 * len(b)))):
         torch.mm(rows, b.T)
 
 
 def _fast_product(a: Tensor, b: Tensor) -> None:
-    """The same with CUDA's tensor cores."""
+    """Compute the same products with CUDA's tensor cores."""
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     _product(a, b)
@@ -101,15 +101,15 @@ def _rank_literally(rank: Callable, query: Tensor, gallery: Tensor, ids: dict[st
 
 
 def _rank_by_sklearn(query: Tensor, gallery: Tensor, matches: np.ndarray) -> float:
-    """Mean AP by trapezoid, as both released programs take it."""
+    """Compute mean AP by trapezoid rule, as in both released programs."""
     scores = -torch.cdist(query, gallery).numpy()
     curves = [precision_recall_curve(match, score) for match, score in zip(matches, scores, strict=True)]
     return float(np.mean([auc(recall, precision) for precision, recall, _ in curves]))
 
 
 def _rank_by_torchmetrics(query: Tensor, gallery: Tensor, matches: Tensor) -> float:
-    """Mean AP by step sum."""
-    scores = 2 - torch.cdist(query, gallery)  # positive, or torchmetrics counts an image as not retrieved
+    """Compute mean AP by step sum."""
+    scores = 2 - torch.cdist(query, gallery)  # positive; otherwise torchmetrics counts an image as not retrieved
     found = [retrieval_average_precision(score, match) for score, match in zip(scores, matches, strict=True)]
     return float(torch.stack(found).mean())
 
@@ -127,7 +127,7 @@ def _table_update(row: Row, device: str) -> dict[str, Call]:
 
 
 def _update_literally(weight: Tensor, embedding: Tensor, labels: Tensor) -> None:
-    """``V_y <- (V_y + v) / 2``, then to unit length, one sample after the other."""
+    """Do ``V_y <- (V_y + v) / 2`` and scale to unit length, one sample after the other."""
     for v, y in zip(embedding, labels.tolist(), strict=True):
         weight[y] = (weight[y] + v) / 2
         weight[y] /= weight[y].norm()

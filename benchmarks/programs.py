@@ -1,7 +1,7 @@
-"""``python -m benchmarks.programs``: merging and ranking beside the same steps as the released programs take them.
+"""``python -m benchmarks.programs``: merging and ranking, beside the same steps done as in the released programs.
 
-They hold all pairs at once on the host, sort all of them, and go through pairs of images (BUC's) or of clusters (DBC's)
-in loops of Python. DBC's loop takes minutes: of its rows one in fifty is timed, three times over.
+The programs hold all pairs at once on the host, sort all of them, and go through pairs of images (BUC) or of clusters
+(DBC) in Python loops. DBC's loop takes minutes, so only one in fifty of its rows is timed, three times over.
 """
 
 import time
@@ -24,10 +24,10 @@ from reprolib.recipe import BUC_RELEASED, DBC_RELEASED, Recipe
 from reprolib.record import cpu_name, provenance
 from reprolib.timings import OURS, PROGRAM, RANKING, Benchmark, beside_programs
 
-FAR = 100_000.0  # a score that no pair has
+FAR = 100_000.0  # larger than the score of any pair
 DIM = 2048
 MARKET = (12_936, 3368, 15_913)  # training images, queries, gallery
-EVERY = 50  # one in so many rows of DBC's means is timed
+EVERY = 50  # one in this many rows of DBC's means is timed
 PROGRAMS = (BUC_RELEASED, DBC_RELEASED)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -36,17 +36,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     device: Annotated[
-        str | None, typer.Option(help="Of our side: cuda, cuda:N, cpu [CUDA where there is one].")
+        str | None, typer.Option(help="Device for our code: cuda, cuda:N or cpu. Default: CUDA if available.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Use tiny sizes, as a test.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the file; results/bench/programs for the full run, else none.")
+        Path | None,
+        typer.Option(
+            help="Folder for the result file. Default: results/bench/programs for the full run, otherwise no file."
+        ),
     ] = None,
 ) -> None:
     """Time stages and ranking at Market-1501's size, and add up the merging and ranking of a whole run."""
     place = choose_device(device)
     if place.type == "cuda":
-        torch.cuda.set_device(place)  # the one that is waited for
+        torch.cuda.set_device(place)  # torch.cuda.synchronize waits for the current device
     folder = output or (None if quick else paths.BENCH / "programs")
     sizes = (60, 10, 40) if quick else MARKET
     benchmark = Benchmark(provenance(place) | {"host": cpu_name(), "cores": cores()}, list(measure(*sizes, place)))
@@ -58,9 +61,9 @@ def main(
 def measure(
     images: int, queries: int, gallery: int, device: torch.device, *, done: Collection[tuple] = ()
 ) -> Iterator[dict]:
-    """Rows: stages of either program from all, half and a tenth as many clusters as images, and a ranking, by both.
+    """Yield rows, ours beside the programs': stages with all, half and a tenth as many clusters as images; a ranking.
 
-    But for those ``done``: (piece, clusters, None), with None for the ranking's clusters.
+    Rows in ``done`` are skipped: (piece, clusters, None), with None for the clusters of the ranking.
     """
     for recipe in PROGRAMS:
         for clusters in (images, images // 2, images // 10):
@@ -92,7 +95,7 @@ def _seconds_as_buc(features: np.ndarray, labels: list[int], weight: float, merg
 
 
 def _seconds_as_dbc(features: np.ndarray, labels: np.ndarray, merges: int) -> list[float]:
-    """Three times, each with other rows of the means timed and counted for all."""
+    """Return three measured times, each extrapolated from different rows of the means."""
     begun = time.perf_counter()
     distances, ends, members = by_cluster(features, labels)
     before = time.perf_counter() - begun
@@ -120,7 +123,7 @@ def _ranking(queries: int, gallery: int, device: torch.device) -> dict:
 
 
 def _times(ours: Callable, program: list[float], device: torch.device) -> dict:
-    """Medians and all times; ours five times."""
+    """Return medians and all times; our call is timed five times."""
     times = in_turns({OURS: ours}, 5, device.type) | {PROGRAM: program}
     return {
         "seconds": {name: median(taken) for name, taken in times.items()},
@@ -129,12 +132,12 @@ def _times(ours: Callable, program: list[float], device: torch.device) -> dict:
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """All of them, (N, K) float32, by the expanded square."""
+    """Compute all squared distances, (N, K) float32, from the expanded square."""
     return (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * (x @ y.T)
 
 
 def merge_as_buc(features: np.ndarray, labels: list[int], *, weight: float, merges: int) -> list[int]:
-    """New labels: pairs of images struck out one by one where they share a cluster, all N² sorted, labels as lists."""
+    """Merge as BUC's program: mask image pairs within a cluster one by one, sort all N² pairs, keep labels as lists."""
     images = len(labels)
     sizes = np.bincount(labels)[labels].astype(np.float32)
     scores = squared_distances(features, features) + weight * (sizes[:, None] + sizes)
@@ -156,23 +159,23 @@ def merge_as_buc(features: np.ndarray, labels: list[int], *, weight: float, merg
 
 
 def merge_as_dbc(features: np.ndarray, labels: np.ndarray, *, merges: int) -> np.ndarray:
-    """New labels: the means of all pairs of clusters, all C² sorted, merged down the list.
+    """Merge as DBC's program: compute the means of all pairs of clusters, sort all C², merge down the list.
 
-    The program also adds the regularizer to a copy of the means, which it does not rank; that is left out.
+    The program also adds the regularizer to a copy of the means that it does not rank; that is left out.
     """
     distances, ends, members = by_cluster(features, labels)
     return merge_down(one_by_one(distances, ends, range(len(members))), members, merges)
 
 
 def by_cluster(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Distances of the images sorted by their clusters, where these begin and end, and their images."""
+    """Return distances of the images sorted by cluster, where the clusters begin and end, and their images."""
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum([0, *np.bincount(labels)])
     return squared_distances(features[order], features[order]), ends, np.split(order, ends[1:-1])
 
 
 def one_by_one(distances: np.ndarray, ends: np.ndarray, rows: range) -> np.ndarray:
-    """Means of blocks of distances, those of clusters a in ``rows`` with b >= a: (C, C), 0 elsewhere."""
+    """Compute means of blocks of distances, of clusters a in ``rows`` with b >= a, one by one: (C, C), 0 elsewhere."""
     clusters = len(ends) - 1
     means = np.zeros((clusters, clusters))
     for a in rows:
@@ -182,18 +185,18 @@ def one_by_one(distances: np.ndarray, ends: np.ndarray, rows: range) -> np.ndarr
 
 
 def at_once(distances: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """What ``one_by_one`` gives of all rows, without its loop."""
+    """Compute the result of ``one_by_one`` for all rows, without its loop."""
     sums = np.add.reduceat(np.add.reduceat(distances, ends[:-1], axis=0), ends[:-1], axis=1)
     return np.triu(sums / np.outer(np.diff(ends), np.diff(ends)))
 
 
 def share(clusters: int, rows: range) -> float:
-    """Of all pairs a <= b, that which ``rows`` have."""
+    """Return the share of all pairs a <= b that is in ``rows``."""
     return sum(clusters - a for a in rows) / (clusters * (clusters + 1) / 2)
 
 
 def merge_down(means: np.ndarray, members: list[np.ndarray], merges: int) -> np.ndarray:
-    """New labels: pairs by their means, ascending; one of which either is absorbed already is passed over."""
+    """Merge pairs in ascending order of their means; skip a pair if either cluster was already absorbed."""
     means += np.tril(np.full_like(means, FAR))
     one, other = np.unravel_index(np.argsort(means, axis=None), means.shape)
     left = dict(enumerate(members))
@@ -209,7 +212,7 @@ def merge_down(means: np.ndarray, members: list[np.ndarray], merges: int) -> np.
 
 
 def rank_as_programs(query: np.ndarray, gallery: np.ndarray, ids: dict[str, np.ndarray]) -> tuple[float, float]:
-    """Rank-1 and mAP by trapezoid: all distances sorted, for the one and again for the other, then query by query."""
+    """Compute rank-1 and mAP (trapezoid): sort all distances, once for each of the two, then go query by query."""
     distances = squared_distances(query, gallery)
     firsts = [matches[0] for _, _, matches in _ranked(np.argsort(distances, axis=1), ids)]
     curves = (
@@ -220,7 +223,7 @@ def rank_as_programs(query: np.ndarray, gallery: np.ndarray, ids: dict[str, np.n
 
 
 def _ranked(order: np.ndarray, ids: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Of each query that has a match: its number, the gallery ranked without its own junk, and what matches."""
+    """Yield for each query with a match: its index, the ranked gallery without its junk, and a mask of the matches."""
     for q, row in enumerate(order):
         same = ids["gallery_pids"][row] == ids["query_pids"][q]
         keep = ~(same & (ids["gallery_camids"][row] == ids["query_camids"][q]))

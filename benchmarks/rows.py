@@ -1,4 +1,4 @@
-"""The rows of the table: which piece at which size, and what is measured beside it."""
+"""The rows of the benchmark table: piece, size, and the alternatives measured beside ours."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,18 +11,18 @@ class Row:
     """One piece at one size."""
 
     piece: str  # a recipe whose stage is run, "minimum tree", "average tree", "ranking" or "table update"
-    images: int  # N; of a ranking, in the gallery; of a table update, in the batch
+    images: int  # N; for a ranking, in the gallery; for a table update, in the batch
     dim: int  # d
-    clusters: int = 0  # C; of a table update, the table's rows
-    queries: int = 0  # Q of a ranking
-    labels: str = ""  # of a table update: "distinct", "pairs" or "same"
-    against: tuple[str, ...] = ()  # what else does the same work
+    clusters: int = 0  # C; for a table update, the rows of the table
+    queries: int = 0  # Q, for a ranking
+    labels: str = ""  # for a table update: "distinct", "pairs" or "same"
+    against: tuple[str, ...] = ()  # alternatives that do the same work
     repetitions: int = 5
-    exact: bool = False  # compare the result with that of products in float64
+    exact: bool = False  # whether to compare the result with that of products in float64
     note: str = ""
 
     def tiny(self) -> "Row":
-        """The same at a size that takes no time, to have everything loaded."""
+        """Return the same row at a tiny size, which loads everything in no time."""
         if self.piece == "table update":
             return self
         clusters = 40 if self.clusters == self.images else 20
@@ -31,16 +31,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes that the rows are made of."""
+    """The sizes used in the rows."""
 
     dim: int
     market: int  # Market-1501's training set
-    growth: tuple[int, ...]  # the other N at which time and memory are followed
-    matrix: int  # the largest N at which the stage that holds a matrix of all clusters is run
-    large: int  # the N that takes minutes
-    literal: tuple[int, ...]  # N at which literal loops are followed
+    growth: tuple[int, ...]  # other N at which time and memory are measured
+    matrix: int  # largest N for the stage that holds a matrix of all clusters
+    large: int  # an N that takes minutes
+    literal: tuple[int, ...]  # N at which literal loops are measured
     loops: tuple[int, int, int]  # N of literal loops in a low dimension: ranked once, ranked again; and the dimension
-    tree: int  # N of whole trees
+    tree: int  # N of complete trees
     ranking: tuple[int, int]  # queries, gallery
     small_ranking: tuple[int, int]
     table: int  # rows of the lookup table
@@ -78,12 +78,12 @@ QUICK = Sizes(
 
 
 def without_references(sizes: Sizes) -> Sizes:
-    """Without what is held against literal loops of Python and against libraries, all of which run on a CPU alone."""
+    """Remove the rows measured beside literal Python loops and libraries, which run only on a CPU."""
     return replace(sizes, literal=(), loops=(0, 0, 0), tree=0, small_ranking=(0, 0))
 
 
 def rows(sizes: Sizes, *, up_to: int | None = None) -> list[Row]:
-    """All rows, or those of at most ``up_to`` images."""
+    """Return all rows, or only those with at most ``up_to`` images."""
     found = [*_stages(sizes), *_references(sizes), *_rankings(sizes), *_updates(sizes)]
     return [row for row in found if 0 < row.images <= (up_to or row.images)]
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.scaling``: what BUC and DBC would cost on 10^6 to 10^8 images, for docs/scaling.md."""
+"""``python -m benchmarks.scaling``: estimate the cost of BUC and DBC on 10^6 to 10^8 images, for docs/scaling.md."""
 
 import itertools
 import re
@@ -15,14 +15,14 @@ from reprolib.timings import Benchmark, load_benchmark
 
 PAGE = paths.ROOT / "docs" / "scaling.md"
 SIZES = (10**6, 10**7, 10**8)
-DIM, FLOAT = 2048, 4  # a feature, and bytes of each of its numbers
+DIM, FLOAT = 2048, 4  # dimension of a feature, and bytes per number
 FORWARD = 5.4e9  # FLOP of ResNet-50 on one image of 256×128
-GPUS, DAYS = 64, 7  # what is out of reach takes more
+GPUS, DAYS = 64, 7  # anything that needs more is out of reach
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What one GPU does in a second, and where each number is from."""
+    """The rates of one GPU, and the source of each number."""
 
     memory: float = 141e9  # bytes; data sheet
     bandwidth: float = 4.8e12  # bytes a second; data sheet
@@ -37,7 +37,10 @@ H200 = Rates()
 
 
 def measured(rates: Rates, benchmarks: Sequence[Benchmark]) -> Rates:
-    """The same with the pairs of the largest first stage of BUC that ``make bench`` measured on a GPU, if any."""
+    """Return the rates with that of pairs taken from the largest first stage of BUC that ``make bench`` ran on a GPU.
+
+    Without such a measurement the rates are unchanged.
+    """
     stages = [
         (row["images"], row["images"] ** 2 * row["dim"] / row["seconds"]["ours"], benchmark.column)
         for benchmark in benchmarks
@@ -58,19 +61,19 @@ class Cost:
     piece: str
     images: int
     gpu_seconds: float
-    held: float  # bytes that must be held at once, over all GPUs
-    latency: float = 0.0  # seconds that no further GPU shortens
+    held: float  # bytes held at the same time, over all GPUs
+    latency: float = 0.0  # seconds that more GPUs do not shorten
 
     def seconds(self, gpus: int) -> float:
-        """Wall time on so many GPUs, the work in equal blocks."""
+        """Return the wall time on this number of GPUs, with the work in equal blocks."""
         return max(self.gpu_seconds / gpus, self.latency)
 
     def gpus(self, rates: Rates) -> int:
-        """The fewest that hold it."""
+        """Return the smallest number of GPUs that can hold it."""
         return max(1, int(-(-self.held // rates.memory)))
 
     def verdict(self, rates: Rates) -> str:
-        """How it can be done."""
+        """Return how the piece can be done."""
         if self.gpus(rates) > GPUS or self.seconds(GPUS) > DAYS * 86400:
             return "out of reach"
         if self.gpus(rates) == 1 and self.seconds(1) <= DAYS * 86400:
@@ -79,44 +82,44 @@ class Cost:
 
 
 def clusters(recipe: Recipe, images: int) -> list[int]:
-    """C at each stage."""
+    """Return the number of clusters C at each stage."""
     merges = recipe.merges_per_stage(images)
     return [images - stage * merges for stage in range(recipe.num_stages(images))]
 
 
 def costs(images: int, rates: Rates = H200) -> Iterator[Cost]:
-    """Every piece of a run of BUC, then what DBC does otherwise, then approximate neighbors."""
+    """Yield every piece of a run of BUC, then the part in which DBC differs, then approximate neighbors."""
     counts = clusters(BUC, images)
     epochs = [BUC.first_stage_epochs] + [BUC.later_stage_epochs] * (len(counts) - 1)
     seen = images * sum(epochs)
     forward = FORWARD / rates.network  # seconds
     yield Cost("training: the network", images, 3 * seen * forward, 1e9, latency=seen * 3 * forward / BUC.batch_size)
-    # Every batch of 16 reads the table for its logits and again for their gradient; a product of 16 rows is no dearer.
+    # Every batch of 16 reads the table for its logits and again for their gradient; a product of 16 rows costs no more.
     rows = sum(e * c for e, c in zip(epochs, counts, strict=True))
     table = 2 * images / BUC.batch_size * rows * DIM * FLOAT / rates.bandwidth
     yield Cost("training: the table", images, table, images * DIM * FLOAT)
     merged = len(counts) - 1  # stages that end in a merge
     yield Cost("features", images, len(counts) * images * forward, images * DIM * FLOAT)
     exact = merged * images**2 * DIM
-    sent = merged * images * DIM * FLOAT / rates.link  # every GPU sees every feature once a stage
+    sent = merged * images * DIM * FLOAT / rates.link  # every GPU receives every feature once per stage
     yield Cost("BUC: exact pairs", images, exact / rates.pairs, images * DIM * FLOAT, latency=sent)
-    # Ranked again after each merge: bounds of all pairs of clusters in a matrix.
+    # Ranked again after each merge: a matrix with bounds for all pairs of clusters.
     matrix = (counts[0] ** 2 + images * DIM) * FLOAT
     yield Cost("DBC: exact pairs", images, exact / rates.full, matrix, latency=sent)
     yield Cost("neighbors by lists", images, merged * 2 * _compared(images) * DIM / rates.network, images * DIM * FLOAT)
 
 
-LISTS, PROBED, NEIGHBORS = 1.0, 32, 32  # lists for √N images each; how many of them are searched; kept of an image
+LISTS, PROBED, NEIGHBORS = 1.0, 32, 32  # number of lists over √N; lists searched; neighbors kept per image
 
 
 def _compared(images: int) -> float:
-    """How many pairs are looked at: every image with the lists' centers, and with the images of some lists."""
+    """Return the number of compared pairs: every image with the centers of the lists, and with the images of some."""
     lists = LISTS * images**0.5
     return images * (lists + PROBED * images / lists)
 
 
 def table(rates: Rates) -> str:
-    """The page's table: GPU-hours of a whole run, what must be held, wall time on 64 GPUs, and how it can be done."""
+    """Return the table of costs: GPU-hours of a whole run, memory, wall time on 64 GPUs, and how it can be done."""
     head = f"| images | piece of a run | GPU-hours | held | GPUs that hold it | on {GPUS} GPUs | how |"
     lines = [head, "|---|---|---|---|---|---|---|"]
     for images in SIZES:
@@ -128,7 +131,7 @@ def table(rates: Rates) -> str:
 
 
 def breaks(rates: Rates) -> str:
-    """The largest N to which each design goes."""
+    """Return the table of the largest N that each design supports."""
     pairs = (rates.memory / FLOAT) ** 0.5
     rows = {
         "DBC's matrix of all pairs of clusters, one GPU": pairs,
@@ -146,13 +149,13 @@ STAGES = {"buc": "BUC", "dbc_released": "DBC as released", "dbc": "DBC"}
 
 
 def further(benchmarks: Sequence[Benchmark]) -> str:
-    """What first stages took where they were measured, and by N² from there: the page's table of measured pieces."""
+    """Return the table of measured first stages, extrapolated by N²."""
     sizes = (10**5, 10**6, 10**7)
     lines = ["| first stage of | on | measured | " + " | ".join(f"at 10^{len(str(n)) - 1}" for n in sizes) + " |"]
     lines.append("|---" * (3 + len(sizes)) + "|")
     for benchmark, (piece, name) in itertools.product(benchmarks, STAGES.items()):
         rows = [r for r in benchmark.rows if (r["piece"], r["clusters"], r["dim"]) == (piece, r["images"], DIM)]
-        if not rows:  # measured at tiny sizes alone
+        if not rows:  # only measured at tiny sizes
             continue
         largest = max(rows, key=lambda row: row["images"])
         seconds = [largest["seconds"]["ours"] * (n / largest["images"]) ** 2 for n in sizes]
@@ -164,7 +167,7 @@ def further(benchmarks: Sequence[Benchmark]) -> str:
 
 
 def simulation(images: int = 2000, dim: int = 64) -> str:
-    """How much of the exact ranking lists find: the page's last table, from features like those of a run."""
+    """Return the table of how much of the exact ranking the lists find, on features like those of a run."""
     lines = ["| lists searched | pairs compared | BUC's closest pairs found |", "|---|---|---|"]
     features, _ = inputs.features(images, dim)
     merges = BUC.merges_per_stage(images)
@@ -183,9 +186,9 @@ def _share(reached: Tensor) -> float:
 
 
 def within_lists(features: Tensor, lists: int, probed: int) -> Tensor:
-    """Which pairs are looked at, (N, N) bool: each image's list and the ``probed`` lists nearest to the other.
+    """Return which pairs are compared, (N, N) bool: one image's list is among the other's ``probed`` nearest lists.
 
-    The centers of the lists are images drawn at random, as the first step of k-means has them.
+    The centers of the lists are images drawn at random, as in the first step of k-means.
     """
     drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:lists]
     nearest = (features @ features[drawn].T).topk(min(probed, lists), dim=1).indices  # (N, probed)
@@ -195,13 +198,13 @@ def within_lists(features: Tensor, lists: int, probed: int) -> Tensor:
 
 
 def closest_pairs(features: Tensor, count: int, allowed: Tensor) -> Tensor:
-    """The closest allowed pairs, as ``a * N + b`` with a < b: (count,) int64."""
+    """Return the closest allowed pairs, as ``a * N + b`` with a < b: (count,) int64."""
     similarity = (features @ features.T).masked_fill(~allowed.triu(1), -torch.inf)
     return similarity.flatten().topk(count).indices
 
 
 def _figure(value: float) -> str:
-    """Two significant digits, or all before the point."""
+    """Format a number with two significant digits, or all digits before the point."""
     return f"{value:.2g}" if value < 10 else f"{value:.0f}" if value < 1000 else f"{float(f'{value:.2g}'):,.0f}"
 
 
@@ -217,12 +220,12 @@ def _span(seconds: float) -> str:
 
 
 def sections(rates: Rates) -> dict[str, str]:
-    """What is computed on the page, by the name of the marks around it."""
+    """Return the computed parts of the page, by the names of the marks around them."""
     return {"costs": table(rates), "breaks": breaks(rates), "lists": simulation(), "pairs": rates.pairs_from}
 
 
 def renewed(page: str) -> str:
-    """The page with what stands between its marks computed anew."""
+    """Return the page with the text between its marks recomputed."""
     benchmarks = [load_benchmark(file) for file in sorted(paths.STORED_BENCH.glob("*.json"))]
     rates = measured(H200, benchmarks)
     for name, text in {**sections(rates), "further": further(benchmarks)}.items():

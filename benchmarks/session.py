@@ -1,7 +1,7 @@
-"""``python -m benchmarks.session``: all that is to be measured on a GPU, what matters most first, in the time there is.
+"""``python -m benchmarks.session``: all GPU measurements, the most important first, within a given time.
 
-Each piece is a process of its own with its output in ``<output>/logs``; one that fails or runs out of time stops no
-other. The same command goes on: pieces that are done are passed over, and runs go on after their last epoch saved.
+Each piece is a process of its own with its output in ``<output>/logs``; a piece that fails or runs out of time does not
+stop the others. The same command resumes: finished pieces are skipped, and runs resume after their last saved epoch.
 """
 
 import json
@@ -30,23 +30,23 @@ from reprolib.recipe import (
 )
 from reprolib.record import write_json
 
-LAST_START = 10  # seconds that must be left for a piece to begin
+LAST_START = 10  # seconds that must be left to start a piece
 METHODS = (OIM, BUC, BUC_UNREGULARIZED, DBC, DBC_UNREGULARIZED)
-BUC_WEIGHTS, DBC_WEIGHTS = (0.001, 0.01, 0.03), (0.05, 0.5, 1)  # those of notebooks 07 and 14
+BUC_WEIGHTS, DBC_WEIGHTS = (0.001, 0.01, 0.03), (0.05, 0.5, 1)  # as in notebooks 07 and 14
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def pieces(output: Path, weights: Path | None, *, quick: bool = False) -> dict[str, list]:
-    """By name, in order: a module's command line, or a recipe with its dataset, seed and settings."""
+    """Return the pieces by name, in order: a module's command line, or a recipe with dataset, seed and settings."""
     size = ["--quick"] if quick else []
     device = [] if quick else ["--device", "cuda"]
     throughput = ["-m", "benchmarks.gpu", *size, "--output", str(output / "bench" / "training")]
-    bf16 = [] if quick else ["--precision", "bf16"]  # rows that one command has measured the next one keeps
+    bf16 = [] if quick else ["--precision", "bf16"]  # a command keeps the rows that an earlier one measured
     found = {"bench-gpu": [*throughput, *bf16, "--no-runs"]}
     bench = {"bench": ["-m", "benchmarks", *device, *size, "--output", str(output / "bench")]}
     cifar10 = {recipe.name: [recipe, "cifar10", 0, {}] for recipe in RECIPES.values() if "cifar10" in recipe.name}
-    network = {"precision": "bf16"}  # in TF32 mobilenet_v2 was not seen to get warm
+    network = {"precision": "bf16"}  # in TF32 mobilenet_v2 was not seen to warm up
     network |= {} if weights is None else {"backbone": "mobilenet_v2", "weights": str(weights), "compiled": True}
 
     def market(*recipes: Recipe, seed: int = 0) -> dict[str, list]:
@@ -61,27 +61,35 @@ def pieces(output: Path, weights: Path | None, *, quick: bool = False) -> dict[s
     found |= market(*(BUC.with_weight(w) for w in BUC_WEIGHTS), *(DBC.with_weight(w) for w in DBC_WEIGHTS))
     found |= market(BUC_UNREGULARIZED.with_linkage("average"))
     found |= market(*METHODS, seed=1) | market(*METHODS, seed=2)
-    found |= {"whole runs": [*throughput, *bf16]}  # minutes of it on the host
+    found |= {"whole runs": [*throughput, *bf16]}  # takes minutes on the host
     found |= {"bench-gpu tf32": [*throughput, "--no-runs"]} | time_of_resnet50("tf32")
     return found | cifar10  # CIFAR-10 has four times the images, and so the steps
 
 
 @app.command()
 def main(
-    output: Annotated[Path, typer.Option(help="Folder of records, tables and logs.")],
-    minutes: Annotated[float, typer.Option(help="Time for all of it.")] = 28,
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for records, tables and logs.")],
+    minutes: Annotated[float, typer.Option(help="Total time in minutes.")] = 28,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets. Default: $REPROLIB_DATA, else data/.")
+    ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Of mobilenet_v2, for Market-1501 [ResNet-50, imagenet].")
+        Path | None,
+        typer.Option(help="Weights file of mobilenet_v2, for Market-1501. Default: ResNet-50 with imagenet weights."),
     ] = None,
     begins: Annotated[
-        list[str] | None, typer.Option(help="Only pieces whose names begin so; give it for each.")
+        list[str] | None,
+        typer.Option(help="Only pieces whose names begin with this, for example 'bench'; repeat for several."),
     ] = None,
-    at_once: Annotated[int, typer.Option(help="Pieces at a time; if several, what is timed alone is left out.")] = 1,
-    quick: Annotated[bool, typer.Option("--quick", help="Everything tiny and on the embedded people.")] = False,
+    at_once: Annotated[
+        int, typer.Option(help="Number of pieces to run in parallel; with more than one, benchmarks are left out.")
+    ] = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Use tiny sizes and the embedded synthetic people, as a test.")
+    ] = False,
     only: Annotated[str, typer.Option(hidden=True, help="Run this piece here.")] = "",
 ) -> None:
-    """Measure what is not done yet; a table of the pieces is printed and kept in <output>/session.json."""
+    """Run the pieces that are not done yet; print a table of them and keep it in <output>/session.json."""
     end, output = time.monotonic() + 60 * minutes, output.resolve()
     todo = pieces(output, weights, quick=quick)
     if only:
@@ -111,7 +119,7 @@ def main(
 
 
 def attempt(name: str, command: list[str], output: Path, *, left: float) -> str:
-    """Run a command unless it was done; what became of it, in words."""
+    """Run a command unless it is done already; return the outcome in words."""
     log = output / "logs" / f"{name.replace(' ', '_')}.log"
     done = log.with_suffix(".done")
     if done.exists():
@@ -134,7 +142,7 @@ def attempt(name: str, command: list[str], output: Path, *, left: float) -> str:
 
 
 def train(recipe: Recipe, dataset: str, seed: int, settings: dict, *, data_root: Path | None, quick: bool) -> None:
-    """One run, whose record says the rest."""
+    """Train one run; its results are in its record."""
     from reprolib import run
 
     if quick:

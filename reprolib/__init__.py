@@ -1,7 +1,8 @@
-"""BUC and DBC, two papers on unsupervised person re-identification, reproduced.
+"""A reproduction of BUC and DBC, two papers on unsupervised person re-identification.
 
-The public names, in the order in which data passes them: a dataset becomes images, images become features, features
-are merged into pseudo-labels, pseudo-labels train the model against the lookup table, and the gallery is ranked.
+The public names follow the path of the data: a dataset provides images, the network turns images into features,
+clustering the features gives pseudo-labels, the pseudo-labels and the lookup table train the network, and finally the
+gallery is ranked for every query.
 """
 
 from reprolib.datasets import load_dataset

@@ -1,4 +1,4 @@
-"""``python -m reprolib`` is the command line."""
+"""Entry point of the command line: ``python -m reprolib``."""
 
 from reprolib.cli import app
 

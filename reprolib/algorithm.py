@@ -1,4 +1,4 @@
-"""Algorithm 1 of both papers: train, extract, evaluate, merge, relabel, stage after stage -> a run record."""
+"""Algorithm 1 of both papers: in every stage train, extract, evaluate, merge and relabel; returns a run record."""
 
 import time
 from collections.abc import Callable
@@ -38,10 +38,10 @@ from reprolib.training import train_stage
 
 
 class Algorithm:
-    """Algorithm 1 of one run, with the state that it carries from stage to stage."""
+    """Algorithm 1 for one run, with the state that is passed from stage to stage."""
 
     def __init__(self, plan: Plan, data: Prepared, model: Model, team: Team):
-        """``data``: of followers in a team, the training set alone."""
+        """Prepare a run; followers in a team pass only the training set as ``data``."""
         recipe, settings, device, tested_on = plan.recipe, plan.settings, plan.device, plan.tested_on()
         self.recipe, self.data, self.model, self.device = recipe, data, model, device
         self.precision, self.team = settings.get("precision", "float32"), team
@@ -49,9 +49,9 @@ class Algorithm:
         self.image_size = tuple(settings["image_size"])
         self.seed = settings["seed"]
         self.labels = torch.arange(len(data.split.train))  # every sample its own cluster
-        if recipe.start == "identities":  # the supervised bound: the one place where training sees a pid
+        if recipe.start == "identities":  # supervised upper bound: the only place where training sees a pid
             self.labels = torch.from_numpy(np.unique(data.split.train_pids, return_inverse=True)[1])
-        self.table_start: Tensor | None = None  # the next stage's first table; None: zeros
+        self.table_start: Tensor | None = None  # initial table of the next stage; None: zeros
         self.record = RunRecord(settings, provenance(device, self.precision), untrained={})
         if team.size > 1:
             self.record.provenance["processes"] = team.size
@@ -64,7 +64,7 @@ class Algorithm:
 
     @keeping_freed_memory()
     def finish(self, on_stage: Callable[[RunRecord, int], None] | None) -> RunRecord:
-        """Every stage that is still to do, then the record."""
+        """Run all remaining stages and return the record."""
         self._resume()
         if not self.record.stages:
             self.record.untrained = self._evaluate()
@@ -89,7 +89,7 @@ class Algorithm:
 
     @keeping_freed_memory()
     def follow(self) -> RunRecord:
-        """What the other processes of a team do: train when the first does, until it tells the record."""
+        """Train with the first process of a team until it sends the record; for the other processes."""
         while not isinstance(news := self.team.tell(), RunRecord):
             stage, self.labels, start = news
             self.table_start = None if start is None else start.to(self.device)
@@ -125,14 +125,14 @@ class Algorithm:
         return entry
 
     def _first_stage(self) -> dict:
-        """Train the stage before any merge, which recipes that differ in what comes after it have in common."""
+        """Train the stage before any merge; recipes that differ only in later stages share it."""
         folder, origin = first_stage_folder(self.record.settings), first_stage(self.origin)
         with locked(folder):
             checkpoint = Checkpoint(folder, origin)
             entry = load_content(folder, origin, shared=True)
             if entry is None:
                 entry = self._learn(0, checkpoint)
-                discard(folder)  # that of other code or versions, if there is one
+                discard(folder)  # a stage made by other code or versions, if there is one
                 save_folder(folder, origin, entry, self.model)
             else:
                 load_weights(folder, self.model)
@@ -140,7 +140,7 @@ class Algorithm:
         return entry
 
     def _learn(self, stage: int, checkpoint: Checkpoint) -> dict:
-        """Train on the labels."""
+        """Train a stage on the current labels."""
         num_clusters, clock = int(self.labels.max()) + 1, _Clock({}, self.device)
         self.team.tell((stage, self.labels, None if self.table_start is None else self.table_start.cpu()))
         losses = self._train(stage, num_clusters, checkpoint)
@@ -155,7 +155,7 @@ class Algorithm:
             table.weight.copy_(self.table_start)
         rates = learning_rates(self.recipe, stage, video=self.data.split.is_video)
         title = {"desc": f"stage {stage}, {num_clusters} clusters", "unit": "epoch", "leave": False}
-        quiet = {"disable": True} if self.team.rank > 0 else {}  # unsaid: as $TQDM_DISABLE has it
+        quiet = {"disable": True} if self.team.rank > 0 else {}  # by default as $TQDM_DISABLE says
         with tqdm(total=len(rates), **title, **quiet) as bar:
 
             def show(epoch: int, loss: float) -> None:
@@ -198,7 +198,7 @@ class Algorithm:
         return metrics_of(features, query, gallery)
 
     def _validate(self) -> dict:
-        """Each image of an identity left out of training is a query among all of them."""
+        """Evaluate on the held-out identities: each of their images is a query against all of these images."""
         held = self.data.split.validation
         feature = self._extract(self.data.validation, held).feature
         return metrics_of((feature, feature), held, held)
@@ -212,7 +212,7 @@ class Algorithm:
         return self.folder / f"stage_{stage:02}"
 
     def _save(self, entry: dict, labels: Tensor) -> None:
-        """Keep the stage; of the weights, only the latest and those of the best stage so far."""
+        """Save the stage; keep only the weights of the latest stage and of the best stage so far."""
         self.record.stages.append(entry)
         content = {"untrained": self.record.untrained, "entry": entry}
         arrays = {"labels": labels, "next_labels": self.labels}
@@ -225,9 +225,9 @@ class Algorithm:
                 (self._stage_folder(earlier) / "model.safetensors").unlink(missing_ok=True)
 
     def _resume(self) -> None:
-        """Take up after the last whole stage, if an earlier process left one."""
+        """Resume after the last complete stage, if an earlier process left one."""
         while content := load_content(folder := self._stage_folder(len(self.record.stages)), self.origin):
-            Checkpoint(folder, self.origin).forget()  # that process may have ended before it could
+            Checkpoint(folder, self.origin).forget()  # that process may have ended before it could do so
             self.record.untrained = content["untrained"]
             self.record.stages.append(content["entry"])
         if self.record.stages:
@@ -239,7 +239,7 @@ class Algorithm:
 
 
 class _Clock:
-    """Adds the seconds of each part of a stage, with all that it started on the device, to a dictionary."""
+    """Measures the seconds of each part of a stage, including its work on the device, in a dictionary."""
 
     def __init__(self, seconds: dict[str, float], device: torch.device):
         self.seconds, self.device = seconds, device

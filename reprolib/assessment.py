@@ -1,4 +1,4 @@
-"""What a stage's features are worth, and which stage is kept."""
+"""Evaluation of a stage's features, and selection of the stage that is kept."""
 
 import numpy as np
 from torch import Tensor
@@ -10,7 +10,7 @@ from reprolib.evaluation import rank_gallery
 def metrics_of(
     features: tuple[Tensor, Tensor], query: LabelledTracklets, gallery: LabelledTracklets
 ) -> dict[str, float | int]:
-    """Rank-1, 5, 10, 20 and mAP by both definitions, fractions, of the features of query (Q, d) and gallery (G, d)."""
+    """Compute rank-1, 5, 10, 20 and mAP by both definitions, as fractions, from query (Q, d) and gallery (G, d)."""
     ranking = rank_gallery(
         *features,
         query_pids=query.pids,
@@ -24,11 +24,11 @@ def metrics_of(
 
 
 def select_stage(stages: list[dict], rule: str) -> int:
-    """The stage kept by a rule of ``Recipe.selection``; of equals the first."""
+    """Return the stage that a rule of ``Recipe.selection`` keeps; for ties the first one."""
     scores = {
         "test": lambda s: s["metrics"]["rank-1"],
         "last": lambda s: s["stage"],
         "validation": lambda s: s["validation"]["rank-1"],
-        "silhouette": lambda s: s["validity"].get("silhouette", -1.0),  # not defined before the first merge
+        "silhouette": lambda s: s["validity"].get("silhouette", -1.0),  # undefined before the first merge
     }
     return int(np.argmax([scores[rule](stage) for stage in stages]))

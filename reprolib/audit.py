@@ -1,7 +1,7 @@
-"""Where DBC's paper and its released program differ: each difference as a recipe, and what it is worth.
+"""Differences between DBC's paper and its released program: each one as a recipe, and its effect on the results.
 
-A difference is the fields of a recipe in which the two do not agree. It is priced from both ends: put into the paper's
-method, and taken out of the program's.
+A difference is a set of recipe fields in which the two disagree. Its effect is measured from both ends: by adding it to
+the paper's method, and by removing it from the program's.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from reprolib.claims import by_seed, column, columns
 from reprolib.recipe import BUC, DBC, DBC_ONE_LAYER, DBC_RELEASED, DBC_UNREGULARIZED, OIM, Recipe
 from reprolib.record import RunRecord
 
-RULES = ("last", "validation", "silhouette")  # beside "test": what both programs do where the papers say "validation"
+RULES = ("last", "validation", "silhouette")  # besides "test", which both programs do where the papers say "validation"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What the paper says, what the program does, and the fields that hold it; those of the criterion with a dot."""
+    """What the paper says, what the program does, and the recipe fields concerned ("criterion.x" for the criterion)."""
 
     name: str
     paper: str
@@ -50,15 +50,15 @@ DIFFERENCES = (
     ),
 )
 
-# BUC as its program was before its authors found the mistake that DBC's has: each stage starts from stale means.
+# BUC as its program was before its authors found the error that DBC's program has: each stage starts from stale means.
 BUC_STALE = replace(BUC, name="buc_but_stale_means", table_start="stale_means")
 
-# Training without any merge, for differences that no training has a part in.
+# Training without any merge, for differences that do not involve training.
 FIRST_STAGE = replace(OIM, name="first_stage", stage_rule="first")
 
 
 def taking(recipe: Recipe, difference: Difference, other: Recipe) -> Recipe:
-    """``recipe`` but for this difference, which is as in ``other``; the name says so."""
+    """Return ``recipe`` with this one difference set as in ``other``; the name says so."""
     own = {f: getattr(other, f) for f in difference.fields if "." not in f}
     of_criterion = [f.removeprefix("criterion.") for f in difference.fields if "." in f]
     criterion = replace(recipe.criterion, **{f: getattr(other.criterion, f) for f in of_criterion})
@@ -67,7 +67,7 @@ def taking(recipe: Recipe, difference: Difference, other: Recipe) -> Recipe:
 
 
 def from_zeros(recipe: Recipe) -> Recipe:
-    """The table of each stage starts from zeros, as BUC's paper has it."""
+    """Return the recipe with each stage's table starting from zeros, as in BUC's paper."""
     return taking(recipe, DIFFERENCES[0], DBC)
 
 
@@ -77,30 +77,30 @@ def repaired(recipe: Recipe) -> Recipe:
 
 
 def in_order(recipe: Recipe) -> Recipe:
-    """The same on training images sorted by identity, as both released programs read them."""
+    """Return the recipe on training images sorted by identity, as both released programs read them."""
     return replace(recipe, name=f"{recipe.name}_sorted", train_order="sorted")
 
 
 def with_junk(recipe: Recipe) -> Recipe:
-    """The same ranked against Market-1501's gallery with its junk, which makes up the papers' count of 19,732."""
+    """Return the recipe ranked on Market-1501's gallery with its junk, which gives the papers' count of 19,732."""
     return replace(recipe, name=f"{recipe.name}_with_junk", junk="in_gallery")
 
 
 def paper_side() -> dict[str, Recipe]:
-    """DBC as in the paper with one behavior of the program each, by what it does then; two are exhibits' own."""
+    """Return DBC as in the paper with one behavior of the program each, keyed by it; two are recipes of exhibits."""
     exhibits = {"regularizer": DBC_UNREGULARIZED, "embedding head": DBC_ONE_LAYER}
     return {f"{d.name}: {d.program}": exhibits.get(d.name) or taking(DBC, d, DBC_RELEASED) for d in DIFFERENCES}
 
 
 def program_side() -> dict[str, Recipe]:
-    """DBC as released with one behavior of the paper each; the dispersion it computes has no effect on its ranking."""
+    """Return DBC as released with one behavior of the paper each; not dispersion, which does not affect its ranking."""
     return {f"{d.name}: {d.paper}": taking(DBC_RELEASED, d, DBC) for d in DIFFERENCES if d.name != "dispersion"}
 
 
 def prices(
     records: Sequence[RunRecord], base: Recipe, changed: dict[str, Recipe], metric: str = "rank-1"
 ) -> pd.DataFrame:
-    """One row a change, column and seed: points by which the change moves the stage kept of ``base``."""
+    """Tabulate by change, column and seed the points by which the change moves the kept stage of ``base``."""
     rows = []
     for name, members in columns(records).items():
         own = by_seed(members, base)
@@ -113,7 +113,7 @@ def prices(
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`prices` by change: mean and deviation over the seeds, and in how many of them it went up."""
+    """Summarize :func:`prices` by change: mean and deviation over seeds, and the number of seeds that improved."""
     rows = {}
     for (place, change), group in table.groupby(["column", "change"], sort=False):
         points = group["points"].tolist()
@@ -123,10 +123,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def counted_in(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The same clusters, numbered as the released programs would have numbered them had the images lain in ``order``.
+    """Renumber clusters as the released programs would have numbered them if the images had been in ``order``.
 
-    ``labels`` (stages, N), ``order`` (N,) the images from first to last. In both programs the smaller label survives a
-    merge and the labels are then closed up, so that clusters are numbered by their first image.
+    ``labels`` is (stages, N), ``order`` (N,) lists the images from first to last. In both programs the smaller label
+    survives a merge and the labels are then made compact, so that clusters are numbered by their first image.
     """
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
@@ -139,12 +139,13 @@ def counted_in(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def rows_seen(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict[str, float]:
-    """Whose mean each image finds in its cluster's row when the table starts from the clusters before the merge.
+    """Find whose mean each image gets in its cluster's row if the table starts from the clusters before the merge.
 
-    ``before``, ``after`` (N,) pseudo-labels of two stages in succession, ``pids`` (N,). Released code: row k holds the
-    mean of *old* cluster k, while label k names a *new* cluster. Shares of the images, over all N: "own", whose own old
-    cluster the row still is; "same identity", of another cluster's images, those of the image's identity; "chance",
-    what that share would be were the rows of other clusters dealt out at random.
+    ``before`` and ``after`` (N,) are the pseudo-labels of two successive stages, ``pids`` is (N,). Released code: row k
+    holds the mean of the *old* cluster k, while label k denotes a *new* cluster. Returns shares of all N images: "own":
+    the row still belongs to the image's own old cluster; "same identity": the row belongs to another cluster, counted
+    by the share of that cluster's images that have the image's identity; "chance": that share if the rows of other
+    clusters were assigned at random.
     """
     pids = np.unique(pids, return_inverse=True)[1]
     table = np.zeros((before.max() + 1, pids.max() + 1))  # share of each identity in each old cluster
@@ -160,10 +161,10 @@ def rows_seen(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict[s
 
 
 def rows_shared(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict[str, float]:
-    """How often two images in different clusters find rows of one and the same identity, whichever that is.
+    """Measure how often two images in different clusters get rows of the same identity, whichever identity that is.
 
-    Arguments as for :func:`rows_seen`. Shares of the pairs of images: "of one identity", which training must not be
-    able to tell; and "any two".
+    The arguments are those of :func:`rows_seen`. Returns shares of image pairs: "of one identity" (pairs with the same
+    identity, which training must not be able to recognize) and "any two".
     """
     pids = np.unique(pids, return_inverse=True)[1]
     ones, new, people = np.ones(len(pids)), after.max() + 1, pids.max() + 1
@@ -171,9 +172,9 @@ def rows_shared(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict
     rows = (sparse.diags_array(1 / old.sum(1)) @ old).tocsr()[:new]  # (new, people): shares of row k
     members = sparse.csr_array((ones, (after, pids)), shape=(new, people))  # images of each identity in cluster k
     squared, sizes = (rows * rows).sum(1), members.sum(1)
-    within = (members.T @ rows).toarray()  # (people, people): the rows that each identity's images find, summed
+    within = (members.T @ rows).toarray()  # (people, people): sum of the rows that the images of each identity get
     everyone, own = within.sum(0), (members * members).sum(1)
-    alike = (within**2).sum() - (own * squared).sum()  # pairs of a cluster see one row and do not count
+    alike = (within**2).sum() - (own * squared).sum()  # pairs within a cluster share a row and do not count
     pairs = (members.sum(0) ** 2).sum() - own.sum()
     any_alike = everyone @ everyone - (sizes**2 * squared).sum()
     any_pairs = sizes.sum() ** 2 - (sizes**2).sum()
@@ -181,16 +182,16 @@ def rows_shared(before: np.ndarray, after: np.ndarray, pids: np.ndarray) -> dict
 
 
 def rows_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd.DataFrame:
-    """:func:`rows_seen` and :func:`rows_shared` at every stage after the first, shuffled and sorted by identity.
+    """Tabulate :func:`rows_seen` and :func:`rows_shared` for every stage after the first, shuffled and sorted by pid.
 
-    ``labels`` (stages, N) are those that a run trained on, ``pids`` (N,) its images' identities; the clusters are the
-    run's in both orders.
+    ``labels`` (stages, N) are the pseudo-labels that a run trained on, ``pids`` (N,) the identities of its images; both
+    orders use the clusters of this run.
 
     Raises:
-        ValueError: a run on images that were sorted already.
+        ValueError: a run whose images were already sorted.
     """
     if record.settings["recipe"].get("train_order") == "sorted":
-        raise ValueError(f"{record.name}: its images were sorted; take the same run on shuffled ones")
+        raise ValueError(f"{record.name}: its images were sorted; use the same run on shuffled images")
     orders = {"shuffled": np.arange(len(pids)), "sorted by identity": np.argsort(pids, kind="stable")}
     rows = []
     for name, order in orders.items():
@@ -206,7 +207,7 @@ def rows_by_stage(record: RunRecord, labels: np.ndarray, pids: np.ndarray) -> pd
 
 
 def average_precision(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """mAP of the stage kept by both definitions, a row a column: percent, means and a deviation over its records."""
+    """Tabulate the kept stage's mAP by both definitions, a row per column: percent, means and deviation over runs."""
     rows = {}
     for name, members in columns(records).items():
         both = pd.DataFrame([100 * r.best["mAP"], 100 * r.best["mAP_step"]] for r in members)
@@ -217,9 +218,10 @@ def average_precision(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 
 def selection_losses(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Points of rank-1 that each rule loses against the best stage on the test set: one row a record and rule.
+    """Tabulate the points of rank-1 that each selection rule loses against the best stage on the test set.
 
-    In "last" what the last stage loses there, so that a rule can be set beside it though not all records have it.
+    There is a row per record and rule. The column "last" holds the loss of the last stage of that record, so that each
+    rule can be compared with it even though not all records support every rule.
     """
     rows = []
     for name, members in columns(records).items():
@@ -233,7 +235,7 @@ def selection_losses(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 
 def _has(record: RunRecord, rule: str) -> bool:
-    """Whether a record has what a rule chooses by; the last stage is always there."""
+    """Whether a record has the values that a rule needs; "last" needs none."""
     if rule == "validation":
         return all("validation" in stage for stage in record.stages)
     return rule == "last" or any(stage.get("validity") for stage in record.stages)

@@ -1,4 +1,4 @@
-"""Every notebook by papermill, a process each; the exit status and the scorecard say how it went."""
+"""Batch execution of the notebooks with papermill, one process per notebook."""
 
 import ast
 import os
@@ -18,26 +18,27 @@ from reprolib import paths
 from reprolib.devices import cores
 from reprolib.jobs import NOTE_IN, Job, noted
 
-FIRST = ("00", "18", "11", "04", "06", "14", "07")  # they train what the others find trained
-LAST = "99"  # the scorecard reads what the others conclude
-REPRODUCED = paths.STORED / "reproduced"  # what a user's own runs give, beside the stored ones
+FIRST = ("00", "18", "11", "04", "06", "14", "07")  # they train runs that the other notebooks then only read
+LAST = "99"  # the scorecard, which reads the verdicts of the others
+_running: set[subprocess.Popen] = set()  # papermill's processes
+REPRODUCED = paths.STORED / "reproduced"  # results of the user's own runs, beside the stored ones
 
 
 def select(names: list[str]) -> list[Path]:
-    """The notebooks whose names begin with one of ``names`` ("04", "04_buc"); all of them when there is none.
+    """Return the notebooks whose names begin with one of ``names`` ("04", "04_buc"); all notebooks if it is empty.
 
     Raises:
-        ValueError: a name that fits no notebook.
+        ValueError: a name that matches no notebook.
     """
     notebooks = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
     unknown = [n for n in names if not any(b.name.startswith(n) for b in notebooks)]
     if unknown:
-        raise ValueError(f"no notebook begins with {unknown}; there are {', '.join(b.stem for b in notebooks)}")
+        raise ValueError(f"no notebook begins with {unknown}; choose from {', '.join(b.stem for b in notebooks)}")
     return [b for b in notebooks if not names or b.name.startswith(tuple(names))]
 
 
 def parameters(notebook: Path) -> set[str]:
-    """The names that a notebook's parameters cell sets."""
+    """Return the names that are set in a notebook's parameters cell."""
     cells = nbformat.read(notebook, as_version=4).cells
     source = "".join(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
     targets = [t for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets]
@@ -47,10 +48,10 @@ def parameters(notebook: Path) -> set[str]:
 def execute(
     notebook: Path, values: dict[str, str], *, results: Path, threads: int, environment: dict[str, str] | None = None
 ) -> str | None:
-    """Run one notebook in a process of its own; its error, or None.
+    """Run one notebook in a process of its own; return its error, or None.
 
-    The executed copy lands in ``<results>/executed``, records, verdicts and figures beside it. ``environment`` is added
-    to that of this process.
+    The executed copy is written to ``<results>/executed``; records, verdicts and figures are written beside that
+    folder. ``environment`` is added to the environment of this process.
     """
     target = results / "executed" / notebook.name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,15 +67,19 @@ def execute(
     ]
     for name in sorted(parameters(notebook) & values.keys()):
         command += ["-y", f"{name}: {values[name]}"]
-    own = {"REPROLIB_RESULTS": str(results), "REPROLIB_DATA": str(paths.data_root())}  # of this working directory
-    own |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
+    own = {"REPROLIB_RESULTS": str(results), "REPROLIB_DATA": str(paths.data_root())}  # both absolute
+    own |= {"REPROLIB_CACHE": str(paths.CACHE), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
     everything = os.environ | own | (environment or {})
-    done = subprocess.run(command, env=everything, cwd=paths.NOTEBOOKS, capture_output=True, text=True)
-    return None if done.returncode == 0 else _last_error(done.stderr) or f"ended with status {done.returncode}"
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=everything, cwd=paths.NOTEBOOKS, **pipes) as process:
+        _running.add(process)
+        _, said = process.communicate()
+        _running.remove(process)
+    return None if process.returncode == 0 else _last_error(said) or f"ended with status {process.returncode}"
 
 
 def _last_error(text: str) -> str:
-    """What the last exception says, without the trace that leads to it: the executed copy has that."""
+    """Return the message of the last exception without its traceback, which is in the executed copy."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", text)
     named = r"^(?!Exception ignored)[\w.]*(?:Error|Exception|Interrupt|Busy)\b.*"
     found = list(re.finditer(named, plain, flags=re.MULTILINE))
@@ -82,21 +87,21 @@ def _last_error(text: str) -> str:
 
 
 def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> dict[str, str]:
-    """Run the notebooks; {name: error} of those that failed.
+    """Run the notebooks; return {name: error} for those that failed.
 
-    As many run at once as there are cores; one at a time where they train on CUDA.
+    As many notebooks run in parallel as there are cores, but only one at a time if they train on CUDA.
 
     Raises:
         ValueError: a parameter that none of the notebooks has.
     """
     require_known(values)
-    if notebooks == select([]):  # what is concluded now is all there is
+    if notebooks == select([]):  # all verdicts will be made again
         shutil.rmtree(results / "verdicts", ignore_errors=True)
     return _execute_all(notebooks, values, results=results)
 
 
 def wanted(notebooks: list[Path], values: dict[str, str]) -> list[Job]:
-    """The runs that the notebooks would train, each once; they are executed until they miss the records.
+    """Return the runs that the notebooks would train, each once; they are executed until they need the records.
 
     Raises:
         ValueError: a parameter that none of the notebooks has.
@@ -108,27 +113,27 @@ def wanted(notebooks: list[Path], values: dict[str, str]) -> list[Job]:
         return noted(Path(folder))
 
 
-def require_known(values: dict[str, str]) -> None:
-    """ValueError for a parameter that none of the notebooks has."""
-    known = set().union(*map(parameters, select([])))
+def require_known(values: dict[str, str], notebooks: list[Path] | None = None) -> None:
+    """Raise ValueError for a parameter that none of the notebooks has."""
+    known = set().union(*map(parameters, notebooks or select([])))
     if values.keys() - known:
-        raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; there are {', '.join(sorted(known))}")
+        raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; use {', '.join(sorted(known))}")
 
 
 def _in_order(notebooks: list[Path]) -> list[Path]:
-    """So that those that run at once seldom wait for the same run, and none trains alone at the end."""
+    """Order the notebooks so that they seldom wait for the same run, and none is left training alone at the end."""
     train = [n for n in notebooks if _asks(n) and "source" in parameters(n)]
     first = sorted(train, key=lambda n: FIRST.index(n.name[:2]) if n.name[:2] in FIRST else len(FIRST))
     return first[:1] + [n for n in notebooks if n not in train] + first[1:]
 
 
 def _asks(notebook: Path) -> bool:
-    """Whether it asks for runs."""
+    """Whether a notebook requests runs."""
     return "load_or_run(" in notebook.read_text(encoding="utf-8")
 
 
 def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[str, str]:
-    one_gpu = values.get("source") == "run" and torch.cuda.is_available()  # which has room for one that trains
+    one_gpu = values.get("source") == "run" and torch.cuda.is_available()  # it has room for only one training process
     workers = 1 if one_gpu else max(1, min(cores(), len(notebooks)))
     others, failures = [n for n in notebooks if not n.name.startswith(LAST)], {}
     with (
@@ -147,6 +152,11 @@ def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[s
             bar.set_postfix_str(f"now {', '.join(under_way)}")
             bar.update()
 
-        list(pool.map(work, _in_order(others)))
-        list(pool.map(work, [n for n in notebooks if n not in others]))
+        try:
+            list(pool.map(work, _in_order(others)))
+            list(pool.map(work, [n for n in notebooks if n not in others]))
+        except BaseException:  # told to stop: the notebooks stop too
+            for process in list(_running):
+                process.terminate()
+            raise
     return failures

@@ -1,36 +1,36 @@
-"""A function of tensors as one CUDA graph, so that a step of many small kernels costs a single launch."""
+"""Capture a function of tensors as one CUDA graph, so that a step of many small kernels costs a single launch."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # plain calls before the capture: cuDNN chooses algorithms, the allocator and autograd settle
+WARM_UP = 3  # plain calls before the capture, in which cuDNN chooses algorithms and the allocator and autograd settle
 
 
 class Captured:
-    """``function`` on CUDA: its first calls run as they are, the next is captured, and from then on it is replayed.
+    """``function`` on CUDA: the first calls run normally, the next one is captured, and later calls replay the capture.
 
-    Every call computes, those that warm up too, so nothing has to be undone. What ``function`` asks for:
+    Every call computes its result, also during warm-up, so that nothing has to be undone. Requirements on ``function``:
 
-    - arguments are tensors on ``device``, of the same shapes and dtypes at each call;
-    - nothing in it looks at a value: no ``item()``, no copy to the host, no shape that depends on data;
-    - all else that it reads or writes (weights, momentum, table, learning rate) stays at the same place in memory;
-    - random numbers come from CUDA's default generator, which a graph advances as plain calls would.
+    - its arguments are tensors on ``device``, with the same shapes and dtypes in every call;
+    - it does not read values: no ``item()``, no copy to the host, no shape that depends on data;
+    - everything else that it reads or writes (weights, momentum, table, learning rate) stays at the same address;
+    - its random numbers come from CUDA's default generator, which a graph advances in the same way as plain calls.
 
-    The tensor that a call returns is overwritten by the next.
+    The tensor that a call returns is overwritten by the next call.
     """
 
     def __init__(self, function: Callable[..., Tensor], device: torch.device):
-        """Nothing runs yet."""
+        """Prepare the capture; nothing runs yet."""
         self.function, self.calls = function, 0
-        self.stream = torch.cuda.Stream(device)  # of the plain calls and the capture; replays are on the caller's
+        self.stream = torch.cuda.Stream(device)  # for plain calls and the capture; replays run on the caller's stream
         self.graph: torch.cuda.CUDAGraph | None = None
         self.arguments: tuple[Tensor, ...] = ()
         self.result: Tensor | None = None
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """The function's result; nothing waits for the device, but for the one call that captures."""
+        """Return the function's result without waiting for the device, except in the call that captures."""
         if self.graph is None and self.calls < WARM_UP:
             self.calls += 1
             return self._plain(*arguments)
@@ -49,7 +49,7 @@ class Captured:
         return result
 
     def _capture(self, *arguments: Tensor) -> None:
-        """Record one call, which computes nothing yet."""
+        """Capture one call; nothing is computed yet."""
         self.arguments = tuple(argument.clone() for argument in arguments)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):

@@ -1,4 +1,4 @@
-"""Sentences of the papers, and by how much each holds in the records of one column."""
+"""Claims: sentences of the papers, and the margins by which they hold in the records of one column."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -11,42 +11,42 @@ from reprolib.recipe import Criterion, Recipe
 from reprolib.record import RecordError, RunRecord
 from reprolib.timings import Benchmark
 
-Margins = Callable[[list], list[float]]  # from the records, or benchmarks, of one column
+Margins = Callable[[list], list[float]]  # computed from the records, or benchmarks, of one column
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of a paper, and by how much it holds in each seed (positive: it holds)."""
+    """A sentence of a paper, and the margin by which it holds in each seed (positive: it holds)."""
 
     text: str
     margins: Margins
-    unit: str = "points"  # of the margins
-    over: str = "seeds"  # what there is a margin for each of
+    unit: str = "points"  # unit of the margins
+    over: str = "seeds"  # there is one margin for each of these
 
 
 def higher(better: Recipe, worse: Recipe, metric: str = "rank-1", *, by: float = 0.0) -> Margins:
-    """Points by which one recipe's kept stage exceeds another's, seed by seed, beyond ``by``: what chance may give."""
+    """Points by which one recipe's kept stage exceeds another's, seed by seed, minus ``by``: what chance may give."""
     return _in_pairs(better, worse, lambda a, b: 100 * (a.best[metric] - b.best[metric]) - by)
 
 
 def highest(best: Recipe, others: Sequence[Recipe], metric: str = "rank-1") -> Margins:
-    """Points by which one recipe's kept stage exceeds the best of the others', over the seeds that all have."""
+    """Points by which one recipe's kept stage exceeds the best of the others, for the seeds that all have."""
 
     def margins(records: list[RunRecord]) -> list[float]:
         own, *rest = (by_seed(records, recipe) for recipe in (best, *others))
-        shared = sorted(set(own).intersection(*rest)) if rest else []  # there is nothing to exceed
+        shared = sorted(set(own).intersection(*rest)) if rest else []  # no others, nothing to exceed
         return [100 * (own[s].best[metric] - max(r[s].best[metric] for r in rest)) for s in shared]
 
     return margins
 
 
 def close(one: Recipe, other: Recipe, *, within: float, metric: str = "rank-1") -> Margins:
-    """``within`` points less the distance of the kept stages of two recipes."""
+    """``within`` points minus the absolute difference between the kept stages of two recipes."""
     return _in_pairs(one, other, lambda a, b: within - 100 * abs(a.best[metric] - b.best[metric]))
 
 
 def beyond_spread(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which one's mean lead over another exceeds the lead's deviation over the seeds; two at the least."""
+    """Points by which a recipe's mean lead exceeds its standard deviation over the seeds; needs at least two seeds."""
 
     def margins(records: list[RunRecord]) -> list[float]:
         leads = higher(better, worse, metric)(records)
@@ -56,7 +56,7 @@ def beyond_spread(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Marg
 
 
 def within_spread(one: Recipe, other: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which the mean difference of two stays below its deviation over the seeds; two at the least."""
+    """Points by which a mean difference is below its standard deviation over the seeds; needs at least two seeds."""
 
     def margins(records: list[RunRecord]) -> list[float]:
         differences = higher(one, other, metric)(records)
@@ -66,12 +66,12 @@ def within_spread(one: Recipe, other: Recipe, metric: str = "rank-1") -> Margins
 
 
 def earlier(first: Recipe, second: Recipe) -> Margins:
-    """Stages by which one recipe's best comes before another's."""
+    """Number of stages by which one recipe's best stage comes before another's."""
     return _in_pairs(first, second, lambda a, b: b.selected - a.selected)
 
 
 def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which one recipe leads another on average from a stage on (DBC Fig. 5), over the stages of both."""
+    """Points by which one recipe leads another on average from a stage on (DBC Fig. 5), over the stages both have."""
 
     def lead(a: RunRecord, b: RunRecord) -> float | None:
         pairs = list(zip(a.curve(metric)[stage:], b.curve(metric)[stage:], strict=False))
@@ -81,9 +81,9 @@ def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1"
 
 
 def rises(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1") -> Margins:
-    """Points from the first stage to the stage kept, beyond those that training without a merge gains so.
+    """Points gained from the first stage to the kept stage, minus those gained by training without merging.
 
-    The stage kept is the best of many on the test set, so that some gain is there whatever is done.
+    The kept stage is the best of many on the test set, so that any method shows some gain.
     """
 
     def gain(record: RunRecord) -> float:
@@ -93,7 +93,10 @@ def rises(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1") -> Margins:
 
 
 def declines(recipe: Recipe, metric: str = "rank-1", *, last: int = 3) -> Margins:
-    """Points by which the mean of the last stages lies below that of as many before them, at most half of all."""
+    """Points by which the mean of the last stages is below that of the same number of stages before them.
+
+    At most half of all stages count as the last ones.
+    """
 
     def fall(record: RunRecord) -> float:
         curve = record.curve(metric)
@@ -104,9 +107,9 @@ def declines(recipe: Recipe, metric: str = "rank-1", *, last: int = 3) -> Margin
 
 
 def steadier(steady: Recipe, other: Recipe, metric: str = "rank-1", *, after: int = 3) -> Margins:
-    """Points by which one falls less than another below its best, on average over the stages ``after`` it (DBC Fig. 5).
+    """Points by which one recipe falls less below its best than another, mean of ``after`` later stages (DBC Fig. 5).
 
-    Only of seeds in which both have so many stages left.
+    Only for seeds in which both recipes have that many stages after their best.
     """
 
     def fall(record: RunRecord) -> float | None:
@@ -121,9 +124,9 @@ def steadier(steady: Recipe, other: Recipe, metric: str = "rank-1", *, after: in
 
 
 def gradual(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1", *, at_least: float = 0.8) -> Margins:
-    """Spearman's rank correlation of the stage and what merging gains, less ``at_least``; up to the stage kept.
+    """Spearman's rank correlation between stage and gain from merging, up to the kept stage, minus ``at_least``.
 
-    What merging gains is the curve less that of training without a merge, which may rise gradually too.
+    The gain from merging is the curve minus that of training without merging, which may also rise gradually.
     """
 
     def excess(merged: RunRecord, alone: RunRecord) -> float:
@@ -134,7 +137,7 @@ def gradual(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1", *, at_leas
 
 
 def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord], float | None]) -> Margins:
-    """Over the seeds that both have, less those that have no margin."""
+    """Return the margins of the seeds that both recipes have, without those that have no margin."""
 
     def margins(records: list[RunRecord]) -> list[float]:
         a, b = by_seed(records, one), by_seed(records, other)
@@ -145,7 +148,7 @@ def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord
 
 
 def is_of(record: RunRecord, recipe: Recipe) -> bool:
-    """Same settings; one that is newer than the record counts by its default, which is what the record ran with."""
+    """Whether a record has a recipe's settings; a setting newer than the record has its default, as in that run."""
     then = {f.name: f.default for f in fields(Recipe)} | record.settings["recipe"]
     if then["criterion"]:
         then["criterion"] = {f.name: f.default for f in fields(Criterion)} | then["criterion"]
@@ -153,22 +156,25 @@ def is_of(record: RunRecord, recipe: Recipe) -> bool:
 
 
 def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:
-    """A recipe's records in one column.
+    """Return a recipe's records in one column, by seed.
 
     Raises:
-        RecordError: two of one seed.
+        RecordError: two records with the same seed.
     """
     found: dict[int, RunRecord] = {}
     for record in (r for r in records if is_of(r, recipe)):
         other = found.setdefault(record.settings["seed"], record)
         if other is not record:
-            both = f"{other.name} and {record.name} are both {recipe.name} of one seed"
-            raise RecordError(f"{both} and would share a column: move one out of results/runs")
+            both = f"{other.name} and {record.name} are both runs of {recipe.name} with the same seed"
+            raise RecordError(f"{both} in the same column; move one of them out of results/runs")
     return found
 
 
 def column(record: RunRecord | Benchmark) -> str:
-    """What numbers stand under and are never mixed: dataset, network, image size, precision; a benchmark's machine."""
+    """Return the column of a record (dataset, network, image size, precision) or of a benchmark (machine).
+
+    Numbers of different columns are never mixed.
+    """
     if isinstance(record, Benchmark):
         return record.column
     s = record.settings
@@ -176,21 +182,21 @@ def column(record: RunRecord | Benchmark) -> str:
     subset += f", {s['samples']:,} samples" if s.get("samples") else ""
     subset += f", {s['images']}" if s.get("images") else ""
     height, width = s["image_size"]
-    precision = f" {s['precision']}" if "precision" in s else ""  # unsaid: float32
+    precision = f" {s['precision']}" if "precision" in s else ""  # missing: float32
     return f"{s['dataset']}{subset} · {s['backbone']} {pretrained(s['weights'])} {height}×{width}{precision}"
 
 
 def pretrained(weights: str) -> str:
-    """What a column says of the weights that a network began from, of which a record has the file's name first."""
+    """Return a column's name for the initial weights; ``weights`` begins with the name of the file."""
     name = weights.partition(" ")[0]
     return {"none": "from scratch"}.get(name, "ImageNet" if "imagenet" in name.lower() else name)
 
 
 def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
-    """Records by the column that they stand under, in the order given.
+    """Group records by column, in the given order.
 
-    Where the networks of one began from several files of weights, as those that machines of another kind pretrained
-    on the catalogue, there is a column for each.
+    If the networks of a column started from different weight files, there is one column per file. This happens when
+    different kinds of machines pretrained on the catalogue.
     """
     begun: dict[str, set[str]] = {}
     for record in records:
@@ -204,5 +210,5 @@ def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
 
 
 def _weights(record: RunRecord | Benchmark) -> str:
-    """The digest of the weights that a run began from, or their name."""
+    """Return the digest of the initial weights of a run, or their name."""
     return "" if isinstance(record, Benchmark) else record.settings["weights"].split()[-1]

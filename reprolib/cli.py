@@ -4,6 +4,8 @@ import ast
 import json
 import os
 import shutil
+import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,15 +17,20 @@ import typer
 
 from reprolib.recipe import RECIPES
 
-# What every notebook is trained with in minutes, where the number of people is left to us: so many of the 45 that the
-# stored records have, and of the λ of BUC Fig. 3a and DBC Fig. 4 no more than these beside 0 and the papers'.
+# Defaults with which all notebooks train in minutes: this number of the 45 people in the stored records, and for BUC
+# Fig. 3a and DBC Fig. 4 only these λ besides 0 and those of the papers.
 EMBEDDED_IDENTITIES = 6
 EMBEDDED_LAMBDAS = {"buc_lambdas": "[0.03]", "dbc_lambdas": "[1]"}
 
-Engine = Annotated[Literal["here", "ray"], typer.Option(help="here: on this machine; ray: on a cluster.")]
+Engine = Annotated[
+    Literal["here", "ray"], typer.Option(help="Where to train: here (on this machine) or ray (on a Ray cluster).")
+]
 Address = Annotated[
     str | None,
-    typer.Option(help="Of a Ray cluster, or auto; none: one is started on this machine; see docs/cluster.md."),
+    typer.Option(
+        help="Address of the Ray cluster for --engine ray, for example head:6379, or auto. Default: start a cluster on "
+        "this machine. See docs/cluster.md."
+    ),
 ]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -34,15 +41,15 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(p.isdecimal() and int(p) > 0 for p in parts):
-        raise typer.BadParameter(f"{text!r}: give HEIGHTxWIDTH, for example 256x128", param_hint="--image-size")
+        raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH, for example 256x128", param_hint="--image-size")
     return int(parts[0]), int(parts[1])
 
 
 def _assigned(items: list[str] | None) -> dict[str, str]:
-    """What ``--set name=value`` says, by name."""
+    """Parse ``--set name=value`` options to a dictionary."""
     pairs = [item.partition("=") for item in items or []]
     if wrong := [name + equals for name, equals, _ in pairs if not (name and equals)]:
-        raise ValueError(f"--set {wrong[0]!r}: give name=value")
+        raise ValueError(f"--set {wrong[0]!r} is not of the form name=value")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
@@ -55,7 +62,7 @@ def _value(text: str) -> int | float | bool | str:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """What cannot be is said in one line, without a trace."""
+    """Report invalid input in one line, without a traceback."""
     try:
         yield
     except ValueError as error:
@@ -65,9 +72,9 @@ def _refusing() -> Iterator[None]:
 
 def _require_engine(engine: str, address: str | None) -> None:
     if address and engine != "ray":
-        raise typer.BadParameter("an address is for --engine ray", param_hint="--address")
+        raise typer.BadParameter("an address needs --engine ray", param_hint="--address")
     if engine == "ray" and "TORCHELASTIC_RUN_ID" in os.environ:
-        raise typer.BadParameter("give --engine ray or start it by torchrun, not both", param_hint="--engine")
+        raise typer.BadParameter("use either --engine ray or torchrun, not both", param_hint="--engine")
 
 
 def _warn(message, *_, **__) -> None:
@@ -84,62 +91,112 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    """BUC and DBC, two papers on unsupervised person re-identification, reproduced."""
-    warnings.showwarning = _warn  # a user is not helped by our line of code
+    """Reproduce BUC and DBC, two papers on unsupervised person re-identification."""
+    warnings.showwarning = _warn  # without our line of code, which does not help a user
 
 
 @app.command()
 def run(
-    recipes: Annotated[str, typer.Option("--recipe", "--recipes", help=f"One or more of {', '.join(RECIPES)}.")],
+    recipes: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            "--recipes",
+            help=f"Method to train, or several separated by commas, for example buc,dbc. One of {', '.join(RECIPES)}.",
+        ),
+    ],
     dataset: Annotated[
         str,
         typer.Option(
-            help="synthetic, synthetic-video, market1501, dukemtmc-reid, mars, dukemtmc-videoreid or cifar10."
+            help="Dataset: synthetic, synthetic-video, market1501, dukemtmc-reid, mars, dukemtmc-videoreid or cifar10."
         ),
     ] = "synthetic",
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets. Default: $REPROLIB_DATA, else data/.")
+    ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="resnet50 (papers), resnet18 (synthetic), mobilenet_v2, resnet18-cifar.")
+        str | None,
+        typer.Option(
+            help="Backbone: resnet50, resnet18, mobilenet_v2 or resnet18-cifar. Default: resnet50 as in the papers; "
+            "resnet18 for the synthetic datasets, resnet18-cifar for cifar10."
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="imagenet, none, catalogue (synthetic), or a local .pth or .safetensors file.")
+        str | None,
+        typer.Option(
+            help="Initial weights of the backbone: imagenet, none, catalogue (pretraining for the synthetic datasets), "
+            "or a .pth or .safetensors file. Default: imagenet; synthetic: catalogue; cifar10: none."
+        ),
     ] = None,
     image_size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH [256x128; synthetic 64x32, cifar10 32x32].")
+        str | None,
+        typer.Option(
+            help="Input size as HEIGHTxWIDTH, for example 128x64. Default: 256x128; synthetic: 64x32; cifar10: 32x32."
+        ),
     ] = None,
-    identities: Annotated[int | None, typer.Option(help="Train on so many identities, drawn at random.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Train on so many images, or tracklets, drawn at random.")] = None,
+    identities: Annotated[
+        int | None,
+        typer.Option(help="Train on only this many identities, drawn at random, for example 100. Default: all."),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Train on only this many images, or tracklets, drawn at random. Default: all."),
+    ] = None,
     seeds: Annotated[
-        str, typer.Option("--seed", "--seeds", help="One or more: initial weights, order, crops, dropout, identities.")
+        str,
+        typer.Option(
+            "--seed",
+            "--seeds",
+            help="Random seed, or several separated by commas, for example 0,1,2. It determines initial weights, "
+            "order, crops, dropout and the drawn identities.",
+        ),
     ] = "0",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Another field of the recipes: name=value, such as selection=silhouette."),
+        typer.Option(
+            "--set",
+            help="Change another field of the recipes, as name=value, for example selection=silhouette; repeat for "
+            "several fields.",
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N [CUDA where there is one].")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device: cpu, cuda or cuda:N, for example cuda:1. Default: CUDA if available.")
+    ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="float32 (CPU), tf32 (CUDA), bf16: the network's products.")
+        str | None,
+        typer.Option(
+            help="Precision of the network's products: float32, tf32 (only on CUDA) or bf16. Default: tf32 on CUDA, "
+            "else float32."
+        ),
     ] = None,
     compiled: Annotated[
-        bool, typer.Option("--compiled", help="Backbone by torch.compile: on a GPU a minute first, then faster.")
+        bool,
+        typer.Option(
+            "--compiled",
+            help="Train the backbone with torch.compile; on a GPU this takes about a minute first and is faster then.",
+        ),
     ] = False,
     fresh: Annotated[
         bool,
         typer.Option(
-            "--fresh", help="Start over: forget the run's record and state, and the first stage that it shares."
+            "--fresh",
+            help="Start over: delete the run's record and saved state, including the first stage that it shares with "
+            "other runs.",
         ),
     ] = False,
     engine: Engine = "here",
     address: Address = None,
 ) -> None:
-    """Train recipes on one dataset, with every seed; goes on where an earlier call was cut off.
+    """Train one or more recipes on a dataset, each with every seed; interrupted runs are resumed.
 
-    A run that is finished already is read back. Records go to results/runs of the checkout and weights to
-    results/state; the environment's REPROLIB_RESULTS names another folder than results.
+    The record of a finished run is read back. Records are written to results/runs in the checkout and weights to
+    results/state; set the environment variable REPROLIB_RESULTS to use another folder instead of results.
 
-    Several recipes or seeds are separated by commas: --recipes buc,dbc --seeds 0,1,2
+    Several recipes and seeds: reprolib run --recipes buc,dbc --seeds 0,1,2
     One model on N GPUs: torchrun --nproc-per-node=N -m reprolib run ...
     """
     from reprolib import cluster, jobs
@@ -151,7 +208,7 @@ def run(
     if unknown := [name for name in names if name not in RECIPES]:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
     if not all(number.isdecimal() for number in numbers):
-        raise typer.BadParameter(f"{seeds!r}: give numbers such as 0 or 0,1,2", param_hint="--seed")
+        raise typer.BadParameter(f"{seeds!r}: use numbers such as 0 or 0,1,2", param_hint="--seed")
     settings = {
         "device": device,
         "precision": precision,
@@ -176,7 +233,7 @@ def run(
 
 
 def _told(record) -> str:
-    """What a run gave, by which stage, and where the record is."""
+    """Describe the result of a run, its kept stage, and the file of its record."""
     from reprolib import paths
 
     best, recipe, made = record.best, record.settings["recipe"], record.provenance
@@ -190,35 +247,55 @@ def _told(record) -> str:
 
 @app.command()
 def reproduce(
-    notebooks: Annotated[list[str] | None, typer.Argument(help="Beginnings of names, such as 04; none: all.")] = None,
+    notebooks: Annotated[
+        list[str] | None,
+        typer.Argument(help="Notebooks to run, by the beginnings of their names, for example 04 11. Default: all."),
+    ] = None,
     source: Annotated[
-        Literal["run", "stored"], typer.Option(help="run: train; stored: read the repository's records.")
+        Literal["run", "stored"],
+        typer.Option(help="run: train the runs; stored: read the records in the repository."),
     ] = "run",
-    dataset: Annotated[str, typer.Option(help="The dataset of every exhibit on images.")] = "synthetic",
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
-    backbone: Annotated[str | None, typer.Option(help="As for run, on images.")] = None,
-    weights: Annotated[str | None, typer.Option(help="As for run, on images.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="As for run, on images.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each recipe, with seeds 0, 1, ...")] = 1,
+    dataset: Annotated[
+        str, typer.Option(help="Dataset for all exhibits on images, for example market1501.")
+    ] = "synthetic",
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets. Default: $REPROLIB_DATA, else data/.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone for the exhibits on images, as in reprolib run.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Initial weights for the exhibits on images, as in reprolib run.")
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="Input size for the exhibits on images, as in reprolib run.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs per recipe; the seeds are 0, 1, ...")] = 1,
     identities: Annotated[
         int | None,
         typer.Option(
-            help=f"Train on so many identities, 0 for all. Unsaid: all, but {EMBEDDED_IDENTITIES} of synthetic."
+            help="Train on only this many identities; 0 means all. Default: all, but only "
+            f"{EMBEDDED_IDENTITIES} for the synthetic dataset."
         ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Another parameter of the notebooks: name=value.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Set another parameter of the notebooks, as name=value, for example buc_lambdas='[0.03]'; repeat for "
+            "several.",
+        ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Forget all that earlier ones left in results/reproduced.")
+        bool, typer.Option("--fresh", help="Delete everything that earlier calls left in results/reproduced first.")
     ] = False,
     engine: Engine = "here",
     address: Address = None,
 ) -> None:
-    """Run the notebooks by papermill; print each claim with its verdict, here and from the repository's records.
+    """Run the notebooks with papermill and print each claim with its verdict, from these runs and from stored records.
 
-    Those were trained on all 45 synthetic people, with three seeds, and on real data. With --engine ray the runs that
-    they ask for are trained on a cluster first.
+    The stored records were trained on all 45 synthetic people, with three seeds, and on real data. With --engine ray
+    the runs that the notebooks need are first trained on a cluster.
     """
     from reprolib import batch, cluster, paths, plan, results
 
@@ -236,62 +313,80 @@ def reproduce(
             "weights": Path(weights).resolve() if weights and Path(weights).is_file() else weights,
             "image_size": size and list(size),
         }
-        for name, value in given.items():  # as YAML; a path may hold any sign
+        for name, value in given.items():  # as YAML; a path may contain any character
             if value is not None:
                 values[name] = json.dumps(str(value)) if isinstance(value, str | Path) else str(value)
         values |= _assigned(set_)
         chosen = batch.select(notebooks or [])
         batch.require_known(values)
+        batch.require_known(_assigned(set_), chosen)  # a parameter of other notebooks would have no effect
         if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
-            unmade = {"weights": "none"} if weights in (None, "catalogue") else {}  # no pretraining only to see
-            plan.make_plan(RECIPES["buc"], dataset, **given | unmade)  # what cannot be is said before anything is done
+            unmade = {"weights": "none"} if weights in (None, "catalogue") else {}  # no pretraining only for a check
+            plan.make_plan(RECIPES["buc"], dataset, **given | unmade)  # reports invalid settings before any work
         if fresh:
             shutil.rmtree(batch.REPRODUCED, ignore_errors=True)
         if engine == "ray":
             wanted = batch.wanted(chosen, values)
-            typer.echo(f"the notebooks ask for {len(wanted)} runs")
+            typer.echo(f"the notebooks need {len(wanted)} runs")
             cluster.train(wanted, address=address, results=batch.REPRODUCED)
         stored = results.scorecard(paths.STORED_VERDICTS).set_index(["exhibit", "claim"])["verdict"]
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the notebooks too
         begun = time.time() - 1  # the clock of files may lag behind
         failures = batch.reproduce(chosen, values)
     with _refusing():
         concluded = results.scorecard(batch.REPRODUCED / "verdicts", since=begun)
+    if few and any("identities" in batch.parameters(notebook) for notebook in chosen):
+        typer.echo(
+            f"\nA quick check, trained on {identities} of the 45 embedded people ({seeds} seed(s), few λ). "
+            "It shows that everything\nworks, not which claims hold: the column 'stored records' has the "
+            "repository's own verdicts.\n"
+        )
     if len(concluded):
-        typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<20} claim")
+        typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<24} claim")
     for row in concluded.itertuples():
-        typer.echo(f"{row.verdict:<15} {stored.get((row.exhibit, row.claim), ''):<15} {row.exhibit:<20} {row.claim}")
-    if few and len(concluded):
-        typer.echo(f"here: {identities} of 45 people, {seeds} seed(s), few λ: that all works is seen, not what holds")
+        typer.echo(f"{row.verdict:<15} {stored.get((row.exhibit, row.claim), ''):<15} {row.exhibit:<24} {row.claim}")
+    typer.echo()
     typer.echo(f"executed notebooks, records, verdicts and figures: {batch.REPRODUCED}")
-    typer.echo("all of it as a page: reprolib report --source run")
+    typer.echo("to make an HTML report of it: reprolib report --source run")
     for name, error in failures.items():
-        typer.secho(f"failed: {name}: {error}\n  its trace: {batch.REPRODUCED / 'executed' / name}", fg="red", err=True)
+        typer.secho(f"failed: {name}: {error}\n  traceback: {batch.REPRODUCED / 'executed' / name}", fg="red", err=True)
     raise typer.Exit(1 if failures else 0)
 
 
 @app.command()
 def report(
     source: Annotated[
-        Literal["stored", "run"], typer.Option(help="stored: the repository's notebooks; run: those reproduced here.")
+        Literal["stored", "run"],
+        typer.Option(
+            help="stored: the notebooks in the repository; run: those executed on this machine by reprolib reproduce."
+        ),
     ] = "stored",
+    output: Annotated[Path | None, typer.Option(help="Folder for the report. Default: results/report.")] = None,
 ) -> None:
-    """Make results/report/index.html: the scorecard, every notebook, every figure; it needs no network."""
+    """Make an HTML report that needs no network, with the scorecard, every notebook and every figure."""
+    from reprolib import paths
     from reprolib.report import build
 
     with _refusing():
-        index = build(source)
+        index = build(source, target=output.resolve() if output else paths.REPORT)
     typer.echo(index)
 
 
 @app.command()
 def check_data(
-    name: Annotated[str, typer.Argument(help="market1501, dukemtmc-reid, mars, dukemtmc-videoreid or cifar10.")],
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the datasets [$REPROLIB_DATA, else data/].")] = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every image.")] = False,
+    name: Annotated[
+        str,
+        typer.Argument(help="Dataset to check: market1501, dukemtmc-reid, mars, dukemtmc-videoreid or cifar10."),
+    ],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets. Default: $REPROLIB_DATA, else data/.")
+    ] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Also decode every image, to find damaged files.")] = False,
 ) -> None:
-    """Say what is there of a dataset, what is missing or corrupt, and where to get it.
+    """Check a dataset: report what is there, what is missing or damaged, and where to get it.
 
-    The status is 0 if all is as published. Of a part of a dataset it is 1, and a run on it is possible all the same.
+    The exit status is 0 if everything is as published. For part of a dataset it is 1, but runs on it are still
+    possible.
     """
     from reprolib import datasets
 

@@ -1,6 +1,7 @@
-"""Runs on many machines by Ray: each goes to a worker with the GPU it asks for, and on elsewhere if that is lost."""
+"""Runs on many machines with Ray: each goes to a worker with the resources it needs, to another if that is lost."""
 
 import os
+import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,23 +18,23 @@ from reprolib.jobs import Job
 from reprolib.record import RunRecord, versions
 from reprolib.state import SOURCE
 
-RETRIES = 3  # of a run whose worker was lost
-OBJECT_STORE = 100 * 2**20  # bytes of a local cluster's: runs exchange files, not objects
+RETRIES = 3  # for a run whose worker was lost
+OBJECT_STORE = 100 * 2**20  # bytes, for a local cluster; small, because runs exchange files, not objects
 
 
 class ClusterError(ValueError):
-    """Runs that a cluster cannot do; the message says why and what to do."""
+    """A cluster cannot do the runs; the message gives the reason and the remedy."""
 
 
 def train(jobs: Sequence[Job], *, address: str | None = None, results: Path = paths.RESULTS) -> list[RunRecord]:
-    """A record for each job, in their order, each trained by a worker of its own: on a GPU, or on a core of a CPU.
+    """Return a record for each job, in their order, each trained by a worker of its own: on a GPU, or on one CPU core.
 
     State and records are kept in the folder ``results``, which all machines must share: a run whose worker is lost
-    goes on after the last epoch saved. Without an address a cluster of this machine alone is started, and stopped at
-    the end; where this process is connected to a cluster already, that one is used.
+    resumes after the last saved epoch. Without an address a cluster on this machine alone is started, and stopped at
+    the end. If this process is already connected to a cluster, that cluster is used.
 
     Raises:
-        ClusterError: there is no Ray, no cluster or no such device; or runs failed, after all others have ended.
+        ClusterError: Ray, the cluster or the device is missing; or runs failed, after all others have ended.
     """
     if not jobs:
         return []
@@ -52,26 +53,28 @@ def train(jobs: Sequence[Job], *, address: str | None = None, results: Path = pa
                 except ray.exceptions.RayError as error:
                     failures[place] = _reason(error)
                     continue
-                if record is None:  # another worker is at it, or at its first stage: to the end of the queue
+                if record is None:  # another worker is at this run, or at its first stage: back to the end of the queue
                     pending[send(place, wait=True)] = place
                 else:
                     records[place] = record
                     view.end(place)
     if failures:
         lines = "\n".join(f"  {jobs[place].title}: {reason}" for place, reason in failures.items())
-        raise ClusterError(f"{len(failures)} of {len(jobs)} runs failed; the same command goes on with them:\n{lines}")
+        raise ClusterError(
+            f"{len(failures)} of {len(jobs)} runs failed; run the same command again to resume them:\n{lines}"
+        )
     return [records[place] for place in range(len(jobs))]
 
 
 def _start_board(ray):
-    """The board, on this machine: it must outlive the others."""
+    """Start the board on this machine, because it must outlive the other machines."""
     here = ray.get_runtime_context().get_node_id()
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
     return ray.remote(_Board).options(num_cpus=0, scheduling_strategy=strategy).remote()
 
 
 def _sender(ray, jobs: Sequence[Job], board, home: "_Home", results: Path) -> Callable:
-    """``send(place)`` puts a job in Ray's queue and returns the reference of its record to come."""
+    """Return ``send(place)``, which puts a job in Ray's queue and returns the reference to its future record."""
     environment = {"REPROLIB_RESULTS": str(results), "TQDM_DISABLE": "1"}
     gpus = ray.cluster_resources().get("GPU", 0)
     options = {"max_retries": RETRIES, "runtime_env": {"env_vars": environment}}
@@ -86,25 +89,28 @@ def _sender(ray, jobs: Sequence[Job], board, home: "_Home", results: Path) -> Ca
 
 @contextmanager
 def _connected(address: str | None) -> Iterator:
-    """Ray, connected to a cluster."""
+    """Yield Ray, connected to a cluster."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
         import ray.util.scheduling_strategies
     except ImportError as error:
-        raise ClusterError("Ray is not installed: make setup, or in the checkout pip install '.[cluster]'") from error
+        raise ClusterError(
+            "Ray is not installed; run make setup, or pip install '.[cluster]' in the checkout"
+        ) from error
     if ray.is_initialized():
         yield ray
         return
     options = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:  # no one else's: address None would look for one
+    if address is None:  # start an own cluster: Ray itself would look for an existing one
         own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE}
         options |= {"address": "local", **own}
     else:
+        _require_listening(address)
         options["address"] = address
     try:
         ray.init(**options)
-    except Exception as error:  # whatever Ray raises, some of it of no other class
+    except Exception as error:  # Ray raises many kinds, some of no more specific class
         where = f"no cluster at {address}" if address else "no cluster could be started on this machine"
         raise ClusterError(f"{where} ({error}); see docs/cluster.md") from error
     try:
@@ -113,18 +119,34 @@ def _connected(address: str | None) -> Iterator:
         ray.shutdown()
 
 
+def _require_listening(address: str) -> None:
+    """Raise ClusterError if nothing answers at HOST:PORT; Ray itself would keep trying for a quarter of an hour."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # auto
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"no cluster at {address} ({error}); see docs/cluster.md") from error
+
+
 def _resources(job: Job, gpus: float) -> dict[str, int]:
-    """What a job's worker must have, on a cluster of so many GPUs."""
+    """Return the resources that a job's worker needs, on a cluster with this number of GPUs."""
     device = str(job.settings.get("device") or "")
     if device.removeprefix("cuda:").isdecimal():
-        raise ClusterError(f"device {device!r}: a worker sees its own GPU alone; give cuda")
+        raise ClusterError(f"device {device!r}: a worker sees only its own GPU; use cuda")
     if device.startswith("cuda") and not gpus:
-        raise ClusterError(f"device {device!r}: the cluster has no GPU; give cpu, or start workers where there is one")
+        raise ClusterError(
+            f"device {device!r}: the cluster has no GPU; use cpu, or start workers on machines with a GPU"
+        )
     return {"num_gpus": 1} if gpus and device != "cpu" else {"num_cpus": 1}
 
 
 def _precision(job: Job) -> str:
-    """The one asked for, else what the device asked for takes, else this machine's: a record is named by it."""
+    """Return the requested precision, else the default of the requested device, else that of this machine.
+
+    It must be fixed here, because it is part of the record's name.
+    """
     device = job.settings.get("device") or choose_device(None)
     kind = torch.device("cuda" if str(device).startswith("cuda") else "cpu")
     return job.settings.get("precision") or choose_precision(None, kind)
@@ -132,31 +154,35 @@ def _precision(job: Job) -> str:
 
 def _reason(error: Exception) -> str:
     cause = getattr(error, "cause", None)
-    if isinstance(cause, ValueError):  # ours
+    if isinstance(cause, ValueError):  # an error of reprolib
         return str(cause)
     return str(error) if cause else f"its worker was lost {RETRIES + 1} times ({error})"
 
 
 @dataclass(frozen=True)
 class _Home:
-    """What a worker must have in common with the process that sends it runs."""
+    """What a worker must have in common with the process that sends the runs."""
 
-    token: Path  # its lock is held there
+    token: Path  # a file whose lock the sending process holds
     made_with: dict[str, str]
 
     def check(self) -> None:
-        """Raise ClusterError where results would be lost, or made otherwise."""
+        """Raise ClusterError if a worker's results would be lost, or made with other code or versions."""
         place = f"worker on {os.uname().nodename}"
         other = {"reprolib": SOURCE, **versions()}
-        changes = [f"{k} is {v} at home, {other.get(k)} here" for k, v in self.made_with.items() if v != other.get(k)]
+        changes = [
+            f"{k} is {v} on the driver, {other.get(k)} here" for k, v in self.made_with.items() if v != other.get(k)
+        ]
         if changes:
-            raise ClusterError(f"{place}: {'; '.join(changes)}: start Ray from the same checkout and requirements.lock")
+            raise ClusterError(f"{place}: {'; '.join(changes)}; start Ray from the same checkout and requirements.lock")
         if not self.token.with_name(f"{self.token.name}.lock").exists():
-            raise ClusterError(f"{place}: it does not see {self.token.parent}: put the checkout on a folder all share")
+            raise ClusterError(
+                f"{place}: it does not see {self.token.parent}; put the checkout into a folder that all machines share"
+            )
         try:
             with locked(self.token, wait=False):
                 raise ClusterError(
-                    f"{place}: locks on {self.token.parent} do not reach it: mount it with locks (flock)"
+                    f"{place}: file locks in {self.token.parent} do not work there; mount it with locks (flock)"
                 )
         except Busy:
             pass
@@ -173,7 +199,7 @@ def _home(state: Path) -> Iterator[_Home]:
 
 
 def _work(job: Job, place: int, board, home: _Home, wait: bool) -> RunRecord | None:
-    """On a worker: the job's record, or None where another is at it and it is not to be waited for."""
+    """Run a job on a worker; return its record, or None if another worker is at it and ``wait`` is False."""
     home.check()
 
     def show(record: RunRecord, stages: int) -> None:
@@ -186,7 +212,7 @@ def _work(job: Job, place: int, board, home: _Home, wait: bool) -> RunRecord | N
 
 
 class _Board:
-    """Where workers say how far they are: an actor on the machine of the process that sends the runs."""
+    """The place where workers report their progress: an actor on the machine of the process that sends the runs."""
 
     def __init__(self):
         self.seen = {}
@@ -195,12 +221,12 @@ class _Board:
         self.seen[place] = progress
 
     def read(self) -> dict[int, tuple]:
-        """By the place of the job: stages done, stages in all, rank-1 if anything is ranked."""
+        """Return by the place of the job: stages done, number of stages, and rank-1 if anything is ranked."""
         return self.seen
 
 
 class _View:
-    """A bar over all runs, and one for each that is under way."""
+    """A progress bar for all runs together, and one for each run in progress."""
 
     def __init__(self, jobs: Sequence[Job]):
         self.jobs, self.bars = jobs, {}
@@ -218,7 +244,7 @@ class _View:
             if place not in self.bars:
                 self.bars[place] = tqdm(total=stages, desc=self.jobs[place].title, unit="stage", leave=False)
             bar = self.bars[place]
-            if rank_1 is not None:  # a Split of one's own may have nothing to rank
+            if rank_1 is not None:  # a custom Split may have nothing to rank
                 bar.set_postfix_str(f"rank-1 {rank_1:.1%}", refresh=False)
             bar.update(done - bar.n)
 

@@ -1,14 +1,15 @@
-"""Linkages and regularizers: the equations of both papers by which clusters are merged, about one line each.
+"""Linkages and regularizers: the merge criteria of both papers, about one line per equation.
 
-Symbols are the papers': clusters A and B of ``n_a`` and ``n_b`` images, ``d_ab`` between them, ``d_a`` the dispersion
-within A, q = A ∪ B the cluster they become, and s any other cluster. One signature a kind:
+The symbols are those of the papers: clusters A and B have ``n_a`` and ``n_b`` images, ``d_ab`` is the distance between
+them, ``d_a`` is the dispersion within A, q = A ∪ B is the merged cluster, and s is any other cluster. All functions of
+one kind have the same signature:
 
-- linkage ``(a, b, distance)``: features (…, n_a, d) and (…, n_b, d) -> (…) float64, for one pair or many at a time;
+- linkage ``(a, b, distance)``: features (…, n_a, d) and (…, n_b, d) -> (…) float64, for one pair or many pairs at once;
   ``distance`` is "euclidean" or "squared"
-- linkage update ``(d_as, d_bs, d_ab, n_a, n_b)`` -> ``d_qs`` without the features (Lance–Williams)
+- linkage update ``(d_as, d_bs, d_ab, n_a, n_b)`` -> ``d_qs``, computed without the features (Lance–Williams)
 - dispersion update ``(d_a, d_b, d_ab, n_a, n_b)`` -> ``d_q``
 
-Updates take numbers or tensors that broadcast: a row of the matrix of all clusters is one call.
+Updates take numbers or broadcastable tensors, so that one call updates a whole row of the cluster distance matrix.
 """
 
 from collections.abc import Callable
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold_
 
-ROUNDING = 1e-12  # below this, a squared distance in float64 is none and a difference of scores is a tie
+ROUNDING = 1e-12  # in float64, a squared distance below this is zero and a difference of scores below it is a tie
 
 
 def pair_distances(a: Tensor, b: Tensor, distance: str) -> Tensor:
-    """``‖v_a − v_b‖`` of BUC Eq. (4), (…, n_a, d), (…, n_b, d) -> (…, n_a, n_b) float64. Released code: squared."""
+    """``‖v_a − v_b‖`` of BUC Eq. (4): (…, n_a, d), (…, n_b, d) -> (…, n_a, n_b) float64. Released code: squared."""
     squared = threshold_(torch.cdist(a.double(), b.double()).square_(), ROUNDING, 0.0)
     return squared if distance == "squared" else squared.sqrt_()
 
@@ -37,7 +38,7 @@ def maximum(a: Tensor, b: Tensor, distance: str) -> Tensor:
 
 
 def centroid(a: Tensor, b: Tensor, distance: str) -> Tensor:
-    """Distance of the mean features, BUC Section 3.2."""
+    """Distance between the mean features, BUC Section 3.2."""
     means = (x.double().mean(-2, keepdim=True) for x in (a, b))
     return pair_distances(*means, distance)[..., 0, 0]
 
@@ -58,7 +59,7 @@ def maximum_update(d_as, d_bs, d_ab, n_a, n_b):
 
 
 def centroid_update(d_as, d_bs, d_ab, n_a, n_b):
-    """For squared distances of mean features; for others there is no such formula."""
+    """Update for squared distances between mean features; other distances have no such formula."""
     return average_update(d_as, d_bs, d_ab, n_a, n_b) - n_a * n_b / (n_a + n_b) ** 2 * d_ab
 
 
@@ -68,7 +69,7 @@ def average_update(d_as, d_bs, d_ab, n_a, n_b):
 
 
 def size(n):
-    """A cluster's own part of ``|A| + |B|``, BUC Eq. (5)."""
+    """One cluster's contribution to ``|A| + |B|``, BUC Eq. (5)."""
     return n
 
 
@@ -78,24 +79,24 @@ def dispersion(total, n, definition: str):
 
 
 def dispersion_eq7(d_a, d_b, d_ab, n_a, n_b):
-    """``d_q`` by DBC Eq. (7) literally, which follows from neither definition of ``d_a``."""
+    """``d_q`` exactly as printed in DBC Eq. (7), which follows from neither definition of ``d_a``."""
     return (n_a * d_a + n_b * d_b + n_a * n_b * d_ab) / (n_a + n_b + n_a * n_b)
 
 
 def dispersion_sum(d_a, d_b, d_ab, n_a, n_b):
-    """``d_q`` that DBC Eq. (3) gives: the pairs within A, within B, and across in both orders."""
+    """``d_q`` that follows from DBC Eq. (3): the pairs within A, within B, and between A and B in both orders."""
     return (n_a * d_a + n_b * d_b + 2 * n_a * n_b * d_ab) / (n_a + n_b)
 
 
 def dispersion_mean(d_a, d_b, d_ab, n_a, n_b):
-    """``d_q`` that the mean over all n² ordered pairs gives."""
+    """``d_q`` that follows from the mean over all n² ordered pairs."""
     return (n_a**2 * d_a + n_b**2 * d_b + 2 * n_a * n_b * d_ab) / (n_a + n_b) ** 2
 
 
 def dissimilarity(linkage, share_a, share_b):
     """``D(A, B) = D_distance + λ D_diversity``, BUC Eq. (6); ``D_ab = d_ab + λ (d_a + d_b)``, DBC Eq. (5).
 
-    A share is λ times what a cluster adds on its own: its size or its dispersion.
+    A share is λ times the size or the dispersion of one cluster.
     """
     return linkage + (share_a + share_b)
 
@@ -111,21 +112,26 @@ DISPERSION_UPDATES = {"eq7": dispersion_eq7, "sum": dispersion_sum, "mean": disp
 
 
 def require_linkage(linkage: Callable, features: Tensor) -> None:
-    """ValueError, with the form that is asked for, for a function that does not link many pairs of clusters at once.
+    """Raise ValueError, with the required signature, if a function cannot link many pairs of clusters at once.
 
-    It is tried on unit rows of the width, type and device of ``features`` (n, d).
+    The function is tried on unit rows with the width, dtype and device of ``features`` (n, d).
     """
     name = linkage.__name__
     form = f"{name}(a, b, distance): features (K, n_a, d) and (K, n_b, d) of K pairs of clusters -> a tensor (K,)"
     rows = torch.eye(4, features.shape[1], dtype=features.dtype, device=features.device).expand(3, -1, -1)
-    for a, b in ((rows[:, :2], rows[:, 1:]), (rows[:, :1], rows[:, 1:2])):  # at first a cluster is one image
+    for a, b in (
+        (rows[:, :2], rows[:, 1:]),
+        (rows[:, :1], rows[:, 1:2]),
+    ):  # in the first stage every cluster is one image
         try:
             found = linkage(a, b, "euclidean")
         except Exception as error:  # of any kind: the function is the user's
-            raise ValueError(f"linkage {name} fails ({type(error).__name__}: {error}); it must be {form}") from error
+            raise ValueError(
+                f"linkage {name} fails ({type(error).__name__}: {error}); its signature must be {form}"
+            ) from error
         if not isinstance(found, Tensor) or found.shape != (3,):
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(f"linkage {name} gives {got} for 3 pairs; it must be {form}")
+            raise ValueError(f"linkage {name} returns {got} for 3 pairs; its signature must be {form}")
         if not (torch.isfinite(found).all() and (found >= 0).all()):
-            sizes = f"clusters of {a.shape[1]} and {b.shape[1]} images have {found.tolist()}"
-            raise ValueError(f"linkage {name}: give what is finite and not negative; {sizes}")
+            sizes = f"for clusters of {a.shape[1]} and {b.shape[1]} images it returns {found.tolist()}"
+            raise ValueError(f"linkage {name} must return finite values that are not negative; {sizes}")

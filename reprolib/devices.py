@@ -1,4 +1,4 @@
-"""Which device a run computes on, and in what precision."""
+"""Devices and precisions of a run."""
 
 import ctypes
 import os
@@ -8,21 +8,21 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 PRECISIONS = ("float32", "tf32", "bf16")
-CUDNN_TRIES = 3  # algorithms a shape; with PyTorch's ten mobilenet_v2 in TF32 was not seen to get warm on an H100
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
-_keeping = False  # within a block of keeping_freed_memory
+CUDNN_TRIES = 3  # algorithms per shape; with PyTorch's ten, mobilenet_v2 in TF32 was not seen to warm up on an H100
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of glibc's mallopt
+_keeping = False  # True inside a block of keeping_freed_memory
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or CUDA where there is one; under torchrun, of several the one of this process.
+    """Return the requested device, or CUDA if available; under torchrun "cuda" is the device of this process.
 
     Raises:
-        ValueError: an unknown device, or CUDA where there is none.
+        ValueError: an unknown device, or a CUDA device that does not exist.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -31,34 +31,37 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device {device!r} is unknown; give cpu, cuda or cuda:N")
+        raise ValueError(f"device {device!r} is unknown; use cpu, cuda or cuda:N")
     if chosen == torch.device("cuda"):
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if chosen.type == "cuda" and chosen.index >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r}: {torch.cuda.device_count()} CUDA devices here; give cpu or one of them")
+        raise ValueError(
+            f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu or one of them"
+        )
     return chosen
 
 
 def choose_precision(precision: str | None, device: torch.device) -> str:
-    """The precision asked for, or the device's own: float32 on a CPU, TF32 on CUDA, as PyTorch's convolutions have it.
+    """Return the requested precision, or the device's: float32 on a CPU, TF32 on CUDA (as in PyTorch's convolutions).
 
-    "float32": products of 24 significant bits. "tf32": of 11, by CUDA's matrix units. "bf16": of 8 in the backbone, by
-    automatic mixed precision, the rest as without it. Sums, weights and lookup table are float32 in each.
+    "float32": products have 24 significant bits. "tf32": 11 bits, on CUDA's matrix units. "bf16": 8 bits in the
+    backbone, by automatic mixed precision; the rest is unchanged. Sums, weights and the lookup table are always
+    float32.
 
     Raises:
         ValueError: an unknown precision, or TF32 on a CPU.
     """
     precision = precision or ("tf32" if device.type == "cuda" else "float32")
     if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} is unknown; give {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision {precision!r} is unknown; use {', '.join(PRECISIONS)}")
     if precision == "tf32" and device.type == "cpu":
-        raise ValueError("precision 'tf32' is CUDA's; give float32 or bf16 on a CPU")
+        raise ValueError("precision 'tf32' needs CUDA; use float32 or bf16 on a CPU")
     return precision
 
 
 @contextmanager
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Networks that run in the block compute in ``precision``; cuDNN tries some algorithms for each new shape."""
+    """Run networks within the block in ``precision``; cuDNN tries some algorithms for each new shape."""
     if device.type != "cuda":
         yield
         return
@@ -75,7 +78,7 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def multiplying_in(precision: str, device: torch.device) -> Iterator[None]:
-    """In the block float32 matrices are multiplied in "ieee", "tf32" or "bf16", whatever the process allows."""
+    """Multiply float32 matrices within the block in "ieee", "tf32" or "bf16", regardless of the process's settings."""
     backend = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
     before = backend.fp32_precision
     backend.fp32_precision = precision
@@ -86,19 +89,19 @@ def multiplying_in(precision: str, device: torch.device) -> Iterator[None]:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """Mixed precision for a forward pass, if that is what ``precision`` says.
+    """Return a context for a forward pass with mixed precision if ``precision`` is "bf16", else an empty context.
 
-    Nothing is cached: a weight is used once, and in a captured graph a cached copy would be an old one.
+    Casts are not cached: each weight is used only once, and in a captured graph a cached copy would be outdated.
     """
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if precision == "bf16" else nullcontext()
 
 
 @contextmanager
 def keeping_freed_memory() -> Iterator[None]:
-    """In the block glibc keeps what is freed for whoever asks next; after it, what is free goes back to the system.
+    """Let glibc keep freed memory for reuse within the block; afterwards it is returned to the system.
 
-    Left to itself it asks the system for the fresh pages of every large tensor, each of which the first write has to
-    wait for: a sixth of a training step on a CPU. Where there is no glibc nothing changes; nor in a block within one.
+    By default glibc asks the system for new pages for every large tensor, and the first write to each page has to wait:
+    a sixth of a training step on a CPU. Without glibc, or inside another such block, nothing changes.
     """
     global _keeping
     if _keeping:
@@ -117,6 +120,6 @@ def keeping_freed_memory() -> Iterator[None]:
         yield
     finally:
         _keeping = False
-        limit(MMAP_THRESHOLD, 2**25)  # the largest that glibc itself comes to in the course of a process
+        limit(MMAP_THRESHOLD, 2**25)  # the largest value that glibc itself reaches during a process
         limit(TRIM_THRESHOLD, 2**26)
         trim(0)

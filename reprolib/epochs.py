@@ -1,4 +1,4 @@
-"""What a stage's epochs are made of: their batches, drawn ahead, and their learning rates."""
+"""The epochs of a stage: their batches, which are drawn in advance, and their learning rates."""
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ def epoch_batches(
     generator: torch.Generator,
     device: torch.device = torch.device("cpu"),  # noqa: B008
 ) -> list[tuple]:
-    """One epoch drawn ahead: each batch's tracklets (B,), frames (B, T), boxes (B * T, 4), flips (B * T,), colors.
+    """Draw one epoch in advance: the batches' tracklets (B,), frames (B, T), boxes (B * T, 4), flips (B * T,), colors.
 
-    Colors are (B * T, 5) where the augmentation changes them, else (B * T, 0).
-    The last, incomplete batch is dropped. All is drawn on the host and moved to ``device`` at once; the frames' indices
-    go where the frames are.
+    Colors are (B * T, 5) if the augmentation changes them, else (B * T, 0). The last, incomplete batch is dropped.
+    Everything is drawn on the host and moved to ``device`` at once; the indices of frames are moved to the device of
+    the frames.
     """
     count = len(starts) - 1
     frames = sample_frames(starts, recipe.frames_per_tracklet, generator=generator)
@@ -45,7 +45,7 @@ def epoch_batches(
 
 
 def learning_rates(recipe: Recipe, stage: int, *, video: bool) -> list[float]:
-    """The head's rate in each epoch: a tenth after ``learning_rate_drop``; ``later_learning_rate`` in later stages."""
+    """Return the head's rate per epoch: a tenth after ``learning_rate_drop``; later stages: ``later_learning_rate``."""
     if stage > 0:
         epochs = recipe.later_stage_epochs_video if video else recipe.later_stage_epochs
         return [recipe.later_learning_rate] * epochs

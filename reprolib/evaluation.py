@@ -1,7 +1,7 @@
-"""Ranking a gallery for every query: CMC, and mean AP by both definitions in use.
+"""Evaluation: rank the gallery for every query and compute the CMC and the mean AP by both common definitions.
 
-Only the gallery images of the query's own identity need a rank, and a rank is a count of smaller distances: the
-gallery is never sorted with its indices, and where a query has few matches it is not sorted at all.
+Only the gallery images of the query's identity need a rank, and a rank is the number of smaller distances. The gallery
+is therefore never sorted together with its indices, and for a query with few matches it is not sorted at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,25 +13,25 @@ from torch import Tensor
 
 from reprolib.devices import multiplying_in
 
-_BLOCK_DISTANCES = 2**24  # distances held at a time: 64 MiB; with fewer rows the product is slower
-_FEW_MATCHES = 32  # a query; up to about as many, numpy counts faster than it sorts (measured at G = 15,913)
+_BLOCK_DISTANCES = 2**24  # distances held at a time: 64 MiB; with fewer rows the matrix product is slower
+_FEW_MATCHES = 32  # per query; up to about this many, numpy counts faster than it sorts (measured at G = 15,913)
 
 Ids = Tensor | np.ndarray | Sequence[int]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Quality of a ranking, in fractions, over the queries that have a match in another camera."""
+    """Quality of a ranking as fractions, over the queries that have a match in another camera."""
 
-    cmc: Tensor  # (top_k,) float64 on the host: share of queries with a match among the first k is cmc[k - 1]
-    mean_ap: float  # trapezoid: area under the precision-recall curve, as both papers' programs report it
-    mean_ap_step: float  # step sum: mean precision at the matches, as most later work reports it
+    cmc: Tensor  # (top_k,) float64 on the host: cmc[k - 1] is the share of queries with a match among the first k
+    mean_ap: float  # trapezoid rule: area under the precision-recall curve, as in both released programs
+    mean_ap_step: float  # step sum: mean precision at the matches, as in most later work
     num_valid_queries: int
 
 
 @dataclass(frozen=True)
 class _Matches:
-    """Where to look for each query's identity: gallery images in the order of their pid, and a range a query."""
+    """Where the identity of each query is found: the gallery images sorted by pid, and one range per query."""
 
     by_pid: Tensor  # (G,) gallery indices
     start: Tensor  # (Q,) into by_pid
@@ -40,7 +40,7 @@ class _Matches:
     gallery_camids: Tensor  # (G,)
 
     def of(self, queries: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Columns (B, R) in ascending order, padded, and which are matches and which junk (same pid and camid)."""
+        """Return columns (B, R), ascending and padded, and masks of matches and of junk (same pid and camid)."""
         count = self.count[queries, None]
         offset = torch.arange(max(1, int(count.max())), device=count.device)
         columns = self.by_pid[(self.start[queries, None] + offset).clamp(max=len(self.by_pid) - 1)]
@@ -60,25 +60,26 @@ def rank_gallery(
 ) -> Ranking:
     """Rank the gallery by Euclidean distance to every query.
 
-    ``query_features`` (Q, d) and ``gallery_features`` (G, d) are floating point on one device, where the work is done
-    block by block; ids are (Q,) and (G,) integers. The rest is :func:`rank_from_distances`'.
+    ``query_features`` (Q, d) and ``gallery_features`` (G, d) are floating point and on one device, where the distances
+    are computed block by block; the ids are (Q,) and (G,) integers. Everything else, including the errors, is as in
+    :func:`rank_from_distances`.
     """
     shapes = tuple(query_features.shape), tuple(gallery_features.shape)
     if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
-        raise ValueError(f"features have shapes {shapes[0]} and {shapes[1]}, not (Q, d) and (G, d)")
+        raise ValueError(f"features must have shapes (Q, d) and (G, d), not {shapes[0]} and {shapes[1]}")
     counts, device = (len(query_features), len(gallery_features)), query_features.device
     matches = _find_matches(query_pids, gallery_pids, query_camids, gallery_camids, shape=counts, device=device)
     dtype = torch.promote_types(torch.promote_types(query_features.dtype, gallery_features.dtype), torch.float32)
     query, gallery = query_features.detach().to(dtype), gallery_features.detach().to(dtype)
     squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()  # (G,); vecdot would hold (G, d) products
     center = gallery.mean(0)
-    if center @ center > 0.99 * squared_norm.median():  # so much alike that rounding would hide how they differ
+    if center @ center > 0.99 * squared_norm.median():  # so similar that rounding would hide the differences
         query, gallery = query - center, gallery - center
         squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()
     held = query.new_empty(min(len(query), _rows_of_block(len(gallery))), len(gallery))
 
     def distances(queries: slice) -> Tensor:
-        # ‖q − g‖² − ‖q‖², which orders the gallery as ‖q − g‖ does
+        # ‖q − g‖² − ‖q‖² orders the gallery in the same way as ‖q − g‖
         some = query[queries]
         with multiplying_in("ieee", some.device):
             return torch.addmm(squared_norm, some, gallery.T, alpha=-2, out=held[: len(some)])
@@ -97,11 +98,14 @@ def rank_from_distances(
 ) -> Ranking:
     """Rank the gallery by a distance matrix ``distmat`` (Q, G).
 
-    A gallery image with the query's pid and camid is left out for that query; a query with no match left is skipped,
-    and so is one whose pid is negative: nobody knows who that is.
-    Images at one distance share one threshold of the precision-recall curve, as in scikit-learn, so both APs are
-    free of the gallery's order; CMC takes them in the order of the gallery. ValueError for shapes that do not fit,
-    NaN or infinite distances, an empty set, ``top_k`` below 1, and where no query is valid.
+    For each query, gallery images with the query's pid and camid are left out. A query without a remaining match is
+    skipped, and so is a query with a negative pid, whose identity is unknown. Images at equal distance share one
+    threshold of the precision-recall curve, as in scikit-learn, so that both APs are independent of the gallery's
+    order; the CMC takes them in the order of the gallery.
+
+    Raises:
+        ValueError: shapes that do not match, a NaN or infinite distance, an empty set, ``top_k`` below 1, or no valid
+            query.
     """
     distmat = (
         distmat.detach()
@@ -109,7 +113,7 @@ def rank_from_distances(
         else torch.from_numpy(np.require(distmat, requirements=["C", "W"]))
     )
     if distmat.ndim != 2:
-        raise ValueError(f"distmat has shape {tuple(distmat.shape)}, not (Q, G)")
+        raise ValueError(f"distmat must have shape (Q, G), not {tuple(distmat.shape)}")
     distmat = distmat.to(torch.promote_types(distmat.dtype, torch.float32))
     matches = _find_matches(
         query_pids, gallery_pids, query_camids, gallery_camids, shape=distmat.shape, device=distmat.device
@@ -118,11 +122,11 @@ def rank_from_distances(
 
 
 def _ids(values: Ids, count: int, name: str) -> Tensor:
-    """The ids (count,) on the host."""
+    """Return the ids (count,) on the host."""
     ids = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
     if ids.shape != (count,) or ids.is_floating_point():
         raise ValueError(f"{name} must be {count} integers, not {ids.dtype} of shape {tuple(ids.shape)}")
-    return ids.to(torch.int64).contiguous()  # torch.searchsorted warns of strides
+    return ids.to(torch.int64).contiguous()  # torch.searchsorted warns about non-contiguous input
 
 
 def _find_matches(
@@ -134,7 +138,7 @@ def _find_matches(
     shape: tuple[int, int],
     device: torch.device,
 ) -> _Matches:
-    """Check the ids against ``shape`` (Q, G) and find each query's identity in the gallery."""
+    """Check the ids against ``shape`` (Q, G) and find the identity of each query in the gallery."""
     num_query, num_gallery = shape
     if num_query == 0 or num_gallery == 0:
         raise ValueError(f"{num_query} queries and {num_gallery} gallery images: neither set may be empty")
@@ -153,7 +157,7 @@ def _rows_of_block(num_gallery: int) -> int:
 
 
 def _rank(distances: Callable[[slice], Tensor], matches: _Matches, top_k: int) -> Ranking:
-    """Rank block by block; ``distances`` gives a block's (B, G), to be overwritten."""
+    """Rank block by block; ``distances`` returns the (B, G) distances of a block, which may be overwritten."""
     if top_k < 1:
         raise ValueError(f"top_k={top_k} must be at least 1")
     num_query, num_gallery = len(matches.start), len(matches.by_pid)
@@ -162,18 +166,19 @@ def _rank(distances: Callable[[slice], Tensor], matches: _Matches, top_k: int) -
     per_query = [_rank_block(distances(block), *matches.of(block)) for block in blocks]
     first, ap, ap_step = (torch.cat(values).cpu() for values in zip(*per_query, strict=True))
     if len(first) == 0:
-        raise ValueError("no query is valid: none has a gallery image of its pid from another camera")
+        raise ValueError("no query is valid: none has a gallery image of the same pid from another camera")
     hits = torch.bincount(first, minlength=top_k)[:top_k]
     return Ranking(hits.cumsum(0).double() / len(first), ap.mean().item(), ap_step.mean().item(), len(first))
 
 
 def _rank_block(distances: Tensor, columns: Tensor, is_match: Tensor, is_junk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """First match's position (from 0), AP by trapezoid and AP by step, each (V,), of a block's V valid queries.
+    """Return the position of the first match (from 0) and both APs, each (V,), for the V valid queries of a block.
 
-    ``distances`` is (B, G) and is overwritten; the others are (B, R), see :class:`_Matches`.
+    The APs are by trapezoid rule and by step sum. ``distances`` is (B, G) and is overwritten; the other arguments are
+    (B, R), see :class:`_Matches`.
     """
-    if not (torch.isfinite(distances.sum(1)).all() or torch.isfinite(distances).all()):  # a sum's terms are, if it is
-        raise ValueError("the distances, or the features they come from, are not all finite")
+    if not (torch.isfinite(distances.sum(1)).all() or torch.isfinite(distances).all()):  # a finite sum has finite terms
+        raise ValueError("the distances, or the features that they are computed from, are not all finite")
     own = distances.gather(1, columns)  # (B, R)
     rows, k = is_junk.nonzero(as_tuple=True)
     distances[rows, columns[rows, k]] = torch.inf
@@ -182,7 +187,7 @@ def _rank_block(distances: Tensor, columns: Tensor, is_match: Tensor, is_junk: T
     nearer, within = _count(distances, at)
     matches_nearer, matches_within = torch.searchsorted(at, at), torch.searchsorted(at, at, right=True)
     precision = matches_within.double() / within
-    # Area is gained only from just before a match to the match; the curve starts at precision 1.
+    # The area grows only between the point just before a match and the match; the curve starts at precision 1.
     precision_before = torch.where(nearer > 0, matches_nearer.double() / nearer, 1.0)
     count = is_match.sum(1)
     ap, ap_step = (p.where(at < torch.inf, 0).sum(1) / count for p in ((precision_before + precision) / 2, precision))
@@ -199,7 +204,7 @@ def _rank_block(distances: Tensor, columns: Tensor, is_match: Tensor, is_junk: T
 
 
 def _count(distances: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """How many of each row of (B, G) are smaller than each finite of (B, R), and how many are not larger."""
+    """Count, in each row of (B, G), the entries < and the entries <= each finite entry of that row of (B, R)."""
     finite = at < torch.inf
     if distances.device.type != "cpu" or finite.sum() > _FEW_MATCHES * len(at):
         ranked = _sort_rows(distances)
@@ -213,7 +218,7 @@ def _count(distances: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sort_rows(values: Tensor) -> Tensor:
-    """The rows of (B, n) in ascending order; on the host by numpy, since torch sorts the indices along."""
+    """Sort the rows of (B, n) in ascending order; on the host with numpy, because torch would sort the indices too."""
     if values.device.type == "cpu":
         return torch.from_numpy(np.sort(values.numpy(), axis=1))
     return values.sort(dim=1).values

@@ -1,4 +1,4 @@
-"""Images -> features, in eval mode and at a large batch."""
+"""Feature extraction: images -> features, in eval mode with a large batch."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -33,12 +33,12 @@ def extract(
     precision: str = "float32",
     batch_size: int | None = None,
 ) -> Output:
-    """Embedding (n, d) and feature (n, D) of every tracklet, on ``device``.
+    """Extract the embedding (n, d) and the feature (n, D) of every tracklet, on ``device``.
 
-    A tracklet's vector is the mean over its frames, before the head and before normalization (BUC Section 4.2);
-    of a longer one the first ``frames_at_most`` are taken (released code: 900). ``precision`` is the backbone's, one
-    of ``devices.PRECISIONS``; the vectors are float32 in any. ``batch_size`` counts frames: None takes 64 on a CPU and
-    256 on CUDA, and where there is no room for so many, half as many.
+    The vector of a tracklet is the mean over its frames, taken before the head and before normalization (BUC Section
+    4.2); of a longer tracklet only the first ``frames_at_most`` frames are used (released code: 900). ``precision`` is
+    the backbone's, one of ``devices.PRECISIONS``; the vectors are always float32. ``batch_size`` is the number of
+    frames: None means 64 on a CPU and 256 on CUDA. It is halved for as long as the batch does not fit into memory.
     """
     training = model.training
     model.eval()
@@ -56,7 +56,7 @@ def extract(
         except torch.OutOfMemoryError as error:
             if size == 1:
                 raise ValueError(
-                    f"out of memory on {device} with one image of {image_size[0]}x{image_size[1]}; give a smaller "
+                    f"out of memory on {device} with one image of {image_size[0]}x{image_size[1]}; use a smaller "
                     "image_size or backbone, or a device with more memory"
                 ) from error
             size //= 2
@@ -78,22 +78,22 @@ def extract_features(
     starts: np.ndarray | None = None,
     device: str | torch.device | None = None,
 ) -> Tensor:
-    """Features (n, D), unit rows, of images by the network of the stage that a run kept, on the host.
+    """Extract features of images with the network of a run's kept stage: (n, D) unit rows, on the host.
 
     Args:
-        record: of a run whose weights are on this disk, as for :func:`load_model`.
-        frames: names of image files, or (N, h, w, 3) uint8.
-        starts: (n + 1,) where each tracklet's frames begin, and the end; None: every frame is one of its own.
-        device: as for :func:`reprolib.run`; the products are float32's on any.
+        record: record of a run whose weights are on this disk, as for :func:`load_model`.
+        frames: paths of image files, or (N, h, w, 3) uint8.
+        starts: (n + 1,) first frame of each tracklet, and the end; None: every frame is a tracklet of its own.
+        device: as for :func:`reprolib.run`; products are always float32.
 
     Raises:
-        RecordError: the weights are not there.
-        ValueError: no frame, one that cannot be read, or ``starts`` that do not fit.
+        RecordError: the weights are missing.
+        ValueError: no frames, an unreadable frame, or ``starts`` that do not match the frames.
     """
     model, device, size = load_model(record), choose_device(device), tuple(record.settings["image_size"])
     frames = as_frames(frames)
     if len(frames) == 0:
-        raise ValueError("no frame: give one at least")
+        raise ValueError("frames is empty; pass at least one frame")
     starts = np.arange(len(frames) + 1) if starts is None else starts
     tracklets = Tracklets(frames, starts, np.zeros(len(starts) - 1, np.int64))
     images = load_images(tracklets.frames, size)
@@ -102,29 +102,31 @@ def extract_features(
 
 
 def load_model(record: RunRecord) -> Model:
-    """The network of the stage that a run kept, in eval mode on the host: images (B, T, 3, H, W) -> embedding, feature.
+    """Load the network of a run's kept stage, in eval mode on the host: images (B, T, 3, H, W) -> embedding, feature.
 
-    Images are RGB of ``record.settings["image_size"]``, less ImageNet's mean and divided by its deviation. The weights
-    lie under ``state`` where the record was read from, else in this process's results.
+    Images are RGB of size ``record.settings["image_size"]``, normalized by ImageNet's mean and deviation. The weights
+    are looked up in the ``state`` folder beside the record, then in the results folder of this process.
 
     Raises:
-        RecordError: the weights are not there.
+        RecordError: the weights are missing.
     """
     stage = Path(record.name, f"stage_{record.kept:02}")
     places = [*([record.root / "state"] if record.root else []), paths.STATE]
     folder = next((place / stage for place in places if (place / stage / "model.safetensors").exists()), None)
     if folder is None:
         where = places[0] / stage
-        raise RecordError(f"{where}: holds no model.safetensors; load the record where it was run, or run --fresh")
-    recipe = Recipe(**record.settings["recipe"] | {"criterion": None})  # the network knows nothing of it
-    with torch.random.fork_rng([]):  # first weights are drawn, and not used
+        raise RecordError(
+            f"{where}: does not contain model.safetensors; load the record where it was run, or run again with --fresh"
+        )
+    recipe = Recipe(**record.settings["recipe"] | {"criterion": None})  # the network does not need it
+    with torch.random.fork_rng([]):  # initial weights are drawn, but not used
         model = Model(recipe, backbone=record.settings["backbone"], weights="none")
     load_weights(folder, model)
     return model.eval()
 
 
 def folded(model: Model):
-    """``model.pool`` with each BatchNorm folded into its convolution: nearly twice as fast on a CPU."""
+    """Return ``model.pool`` with each BatchNorm folded into its convolution: nearly twice as fast on a CPU."""
     copy = deepcopy(model)
     for parent in copy.modules():
         for (name, convolution), (norm_name, norm) in pairwise(parent.named_children()):

@@ -1,4 +1,4 @@
-"""Files and folders that have their name when all is in them, and locks for those who make them."""
+"""Atomic writes: a file or folder gets its name only when it is complete. Lock files protect it while it is written."""
 
 import fcntl
 import hashlib
@@ -10,24 +10,25 @@ from pathlib import Path
 
 
 class FolderError(ValueError):
-    """A folder that cannot be written to; the message names it and the remedy."""
+    """A folder is not writable; the message names the folder and the remedy."""
 
 
 class Busy(Exception):
-    """Another process holds the lock."""
+    """The lock is held by another process."""
 
 
 @contextmanager
 def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Where to write a file or folder that takes the place of ``target`` when the block ends.
+    """Yield the path of a temporary file or folder that replaces ``target`` when the block ends.
 
-    Written, flushed, renamed: a reader sees the old content or the new, never half of it. Nothing is left behind when
-    the block fails, and what a killed process left goes when the target is written again or discarded. The name ends
-    in ``.partial``: give numpy an open file, or it adds a suffix of its own. ``shared``: no lock keeps others from
-    writing it at the same time, and what a killed process left stays.
+    The content is written, flushed and renamed, so that a reader sees either the old content or the new one, never
+    part of it. If the block fails, nothing is left behind. If the process is killed, its temporary file is removed when
+    the target is written again or discarded. The temporary name ends in ``.partial``; pass numpy an open file, because
+    it would append its own suffix to the name. With ``shared`` several processes may write the target at the same time
+    without a lock; the temporary file of a killed process then stays.
 
     Raises:
-        FolderError: the disk is full, or the folder may not be written to.
+        FolderError: the disk is full, or the folder is not writable.
     """
     scratch = _scratch(target, f".{os.getpid()}" if shared else "")
     try:
@@ -43,13 +44,13 @@ def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
 
 
 def discard(target: Path) -> None:
-    """Remove a file or folder, and what a process that was killed while it wrote it left."""
+    """Remove a file or folder, and the temporary file that a killed process left while writing it."""
     _remove(target)
     _remove(_scratch(target))
 
 
 def slug(text: str) -> str:
-    """A file's name: the words of a text, ASCII letters and digits alone; a long one is cut, and ends in its digest."""
+    """Return a file name made of a text's ASCII letters and digits; a long name is cut and ends in a digest."""
     words = "_".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())
     if len(words) <= 80:
         return words
@@ -58,10 +59,10 @@ def slug(text: str) -> str:
 
 @contextmanager
 def locked(target: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold ``<target>.lock``; another process that asks for it waits. The lock of a dead process is free.
+    """Hold the lock file ``<target>.lock``; other processes that want it wait. The lock of a dead process is free.
 
     Raises:
-        Busy: another process holds it, and ``wait`` is False.
+        Busy: another process holds the lock, and ``wait`` is False.
         FolderError: as for :func:`replacing`.
     """
     with _explained(target.parent):
@@ -84,8 +85,8 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FolderError(
-            f"{folder}: cannot be written to ({error}); make room or give leave to write there, then give the same "
-            "command again: what was saved is whole and is gone on from"
+            f"{folder}: cannot be written to ({error}); free some space or make it writable, then run the same command "
+            "again: it resumes from what was saved"
         ) from error
 
 
@@ -97,7 +98,7 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(OSError):  # who writes there is told what is wrong
+        with suppress(OSError):  # whoever writes there will get the error
             path.unlink()
 
 

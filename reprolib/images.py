@@ -1,4 +1,4 @@
-"""Frames decoded once to uint8, then cropped, resized, flipped and normalized in batch on the device."""
+"""Images: frames are decoded once to uint8, then cropped, resized, flipped and normalized in batches on the device."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,11 @@ from reprolib.files import locked, replacing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SMALLEST = 8  # pixels a side that an image file must have: in fewer there is nobody to be seen
+SMALLEST = 8  # the least height and width in pixels of an image file: a smaller image cannot show a person
 
 
 class ImageError(ValueError):
-    """A file that is not a readable image; the message names it and the remedy."""
+    """A file is not a readable image; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,20 +31,20 @@ class Images:
     """Decoded frames of one set."""
 
     pixels: Tensor  # (n, h, w, 3) uint8
-    sizes: Tensor  # (n, 2) float32, on the host: height and width before the cache's own resize
+    sizes: Tensor  # (n, 2) float32, on the host: height and width of the frames before they were resized for the cache
 
     def __len__(self) -> int:
         """Number of frames."""
         return len(self.pixels)
 
     def to(self, device: torch.device) -> "Images":
-        """The same frames on ``device``, or here if they would take over half of its free memory: then by batches."""
+        """Move the frames to ``device``, unless they need over half of its free memory; then they move in batches."""
         if device.type == "cuda" and self.pixels.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             return self
         return Images(self.pixels.to(device), self.sizes)
 
     def take(self, index: Tensor, device: torch.device) -> Tensor:
-        """The frames (n, h, w, 3) at ``index`` on ``device``; the host does not wait where ``index`` is beside them."""
+        """Return the frames (n, h, w, 3) at ``index`` on ``device``, asynchronously if ``index`` is with the pixels."""
         pixels = self.pixels[index.to(self.pixels.device)]
         if device.type == "cuda" and not pixels.is_cuda:
             pixels = pixels.pin_memory()
@@ -56,15 +56,18 @@ def load_images(
 ) -> Images:
     """Decode every frame once.
 
-    Frames are kept at their own size when all agree and none exceeds ``image_size`` (height, width): a crop is
-    then taken from the original pixels, as the released programs do. Otherwise each is resized to ``image_size``.
-    ``cache`` names a ``.npy`` file to map when it is there and to write (whole, then renamed) when it is not.
+    If all frames have the same size and it does not exceed ``image_size`` (height, width), they keep that size: crops
+    are then taken from the original pixels, as in the released programs. Otherwise each frame is resized to
+    ``image_size``. ``cache`` names a ``.npy`` file, which is memory-mapped if it exists and written otherwise
+    (completely, then renamed).
 
     Raises:
         ImageError: a file that cannot be read, or an array that is not (n, h, w, 3) uint8.
     """
     if isinstance(frames, np.ndarray) and (frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3):
-        raise ImageError(f"frames are {frames.dtype} of shape {frames.shape}; give (n, h, w, 3) uint8, 0 to 255, RGB")
+        raise ImageError(
+            f"frames must be (n, h, w, 3) uint8, RGB from 0 to 255, not {frames.dtype} of shape {frames.shape}"
+        )
     if isinstance(frames, np.ndarray) and _fits(frames.shape[1:3], image_size):
         sizes = torch.tensor(frames.shape[1:3], dtype=torch.float32).expand(len(frames), 2)
         return Images(torch.from_numpy(np.require(frames, requirements=["C", "W"])), sizes)
@@ -77,14 +80,16 @@ def load_images(
             _fill(cache, sizes_file, frames, image_size)
     try:
         sizes = np.load(sizes_file)
-        pixels = np.load(cache, mmap_mode="c")  # copy on write: torch wants writable memory, the file stays as it is
+        pixels = np.load(
+            cache, mmap_mode="c"
+        )  # copy on write: torch needs writable memory, and the file stays unchanged
         if len(pixels) != len(frames) or len(sizes) != len(frames):
-            raise ValueError(f"holds {len(pixels)} images, {len(frames)} expected")
+            raise ValueError(f"holds {len(pixels)} images, expected {len(frames)}")
         if pixels.dtype != np.uint8 or pixels.shape[3:] != (3,) or not _fits(pixels.shape[1:3], image_size):
             size = "x".join(map(str, image_size))
             raise ValueError(f"holds {pixels.dtype} of shape {pixels.shape}, not images of at most {size}")
     except Exception as error:  # a damaged file fails in any way
-        raise ImageError(f"{cache}: {error}; delete it and {sizes_file.name}, they are made anew") from error
+        raise ImageError(f"{cache}: {error}; delete it and {sizes_file.name}, they will be made again") from error
     return Images(torch.from_numpy(pixels), torch.from_numpy(sizes))
 
 
@@ -93,7 +98,7 @@ def _fits(size: tuple[int, int], image_size: tuple[int, int]) -> bool:
 
 
 def _fill(cache: Path, sizes_file: Path, frames: Sequence[Path] | np.ndarray, image_size: tuple[int, int]) -> None:
-    """Make the cache, unless the process that held its lock before has done so."""
+    """Make the cache, unless the process that held the lock before has already made it."""
     if cache.exists() and sizes_file.exists():
         return
     with replacing(cache) as file:
@@ -105,7 +110,7 @@ def _fill(cache: Path, sizes_file: Path, frames: Sequence[Path] | np.ndarray, im
 def _decode(
     frames: Sequence[Path] | np.ndarray, image_size: tuple[int, int], file: Path | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All frames (n, h, w, 3) uint8, in memory or mapped to ``file``; their own heights and widths (n, 2) float32."""
+    """Return all frames (n, h, w, 3) uint8, in memory or mapped to ``file``, and their own sizes (n, 2) float32."""
     with ThreadPoolExecutor(cores()) as pool:
         sizes = np.array(list(pool.map(_size, frames)), dtype=np.float32)
         native = tuple(int(s) for s in sizes[0])
@@ -126,7 +131,9 @@ def _allocate(shape: tuple[int, ...], file: Path | None) -> np.ndarray:
     if file is None:
         return np.empty(shape, np.uint8)
     pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # a full disk is an error here; while the map is written it ends the process
+    if hasattr(
+        os, "posix_fallocate"
+    ):  # a full disk raises an error here; later, writing to the map would kill the process
         with file.open("rb+") as opened:
             os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     return pixels
@@ -134,13 +141,15 @@ def _allocate(shape: tuple[int, ...], file: Path | None) -> np.ndarray:
 
 @contextmanager
 def _opened(frame: Path | np.ndarray) -> Iterator[Image.Image]:
-    """A frame to read from; whatever is wrong with a file is an ImageError."""
+    """Open a frame; any problem with the file becomes an ImageError."""
     try:
         with Image.fromarray(frame) if isinstance(frame, np.ndarray) else Image.open(frame) as image:
             if not isinstance(frame, np.ndarray) and min(image.size) < SMALLEST:
-                raise ValueError(f"of {image.width}x{image.height} pixels, where {SMALLEST} a side are the least")
+                raise ValueError(f"{image.width}x{image.height} pixels, the minimum is {SMALLEST}x{SMALLEST}")
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {image.mode} has more than 8 bits per channel; save it with 8 bits")
             yield image
-    except Exception as error:  # Pillow has a kind for each format
+    except Exception as error:  # the exception's type depends on the format
         raise ImageError(f"{frame}: not a readable image ({error}); restore it, or leave it out") from error
 
 
@@ -152,17 +161,17 @@ def _size(frame: Path | np.ndarray) -> tuple[int, int]:
 def crop_and_resize(
     pixels: Tensor, boxes: Tensor, flip: Tensor, image_size: tuple[int, int], colors: Tensor | None = None
 ) -> Tensor:
-    """Crop each frame to its box, resize bilinearly, flip, normalize by ImageNet's mean and deviation.
+    """Crop each frame to its box, resize it bilinearly, flip it, and normalize by ImageNet's mean and deviation.
 
     Args:
         pixels: (B, h, w, 3) uint8.
         boxes: (B, 4) float: top, left, height, width in pixels.
-        flip: (B,) bool, mirrored left to right.
-        image_size: (H, W), at least as large as the boxes, since there is no antialiasing for a reduction.
-        colors: (B, 5) factors of :mod:`reprolib.colors`, or (B, 0) or None: colors stay as they are.
+        flip: (B,) bool: whether to mirror the frame left to right.
+        image_size: (H, W), at least as large as the boxes, because shrinking is not antialiased.
+        colors: (B, 5) factors of :mod:`reprolib.colors`; (B, 0) or None leaves the colors unchanged.
 
     Returns:
-        (B, 3, H, W) float32, channels last. Equal to PIL's crop and bilinear resize to within its rounding.
+        (B, 3, H, W) float32, channels last. Equal to PIL's crop and bilinear resize up to PIL's rounding.
     """
     top, left, height, width = boxes.unbind(1)
     rows, row_weight = _sample(top, height, image_size[0], pixels.shape[1])
@@ -177,9 +186,9 @@ def crop_and_resize(
 
 
 def resize(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """:func:`crop_and_resize` of whole frames: (B, h, w, 3) uint8 -> (B, 3, H, W) float32, normalized."""
+    """Resize and normalize whole frames: (B, h, w, 3) uint8 -> (B, 3, H, W) float32, as :func:`crop_and_resize`."""
     size = tuple(pixels.shape[1:3])
-    if size == tuple(image_size):  # the same pixels, without looking each of them up four times
+    if size == tuple(image_size):  # same result without four look-ups per pixel
         return _normalized(pixels.float()).permute(0, 3, 1, 2)
     boxes = torch.zeros(len(pixels), 4, device=pixels.device)
     boxes[:, 2], boxes[:, 3] = size
@@ -187,23 +196,24 @@ def resize(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def _normalized(pixels: Tensor) -> Tensor:
-    """Less ImageNet's mean, divided by its deviation, in place: (..., 3) of 0 to 255."""
+    """Subtract ImageNet's mean and divide by its deviation, in place: (..., 3) with values from 0 to 255."""
     mean, std = _moments(pixels.device)
     return pixels.sub_(mean).div_(std)
 
 
 @cache
 def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's mean and deviation of a pixel from 0 to 255, moved to a device but once: a CUDA graph cannot."""
+    """Return ImageNet's mean and deviation for pixels of 0 to 255; moved once, since a CUDA graph cannot move them."""
     with torch.inference_mode(False):
         mean, std = (torch.tensor(v, device=device) * 255 for v in (IMAGENET_MEAN, IMAGENET_STD))
     return mean, std
 
 
 def _sample(start: Tensor, length: Tensor, count: int, extent: int, flip: Tensor | None = None):
-    """The two source pixels of each of ``count`` target pixels along one axis, (B, count), and the second's weight.
+    """Return the two source pixels (B, count) of each target pixel along one axis, and the weight of the second one.
 
-    ``extent``: the pixels that there are; a box that was scaled may by rounding end a hair behind the last.
+    ``count`` is the number of target pixels and ``extent`` that of source pixels: due to rounding, a scaled box may end
+    slightly behind the last source pixel.
     """
     target = torch.arange(count, device=start.device) + 0.5
     position = target * (length / count)[:, None] - 0.5
@@ -216,17 +226,17 @@ def _sample(start: Tensor, length: Tensor, count: int, extent: int, flip: Tensor
 
 
 def whole_boxes(images: Images, index: Tensor) -> Tensor:
-    """Boxes (B, 4), on the host, that keep each frame whole."""
+    """Return boxes (B, 4), on the host, that cover each frame completely."""
     height, width = images.pixels.shape[1:3]
     return torch.tensor([0.0, 0.0, height, width]).expand(len(index), 4)
 
 
 def random_boxes(images: Images, index: Tensor, *, generator: torch.Generator, augmentation: str = "reid") -> Tensor:
-    """Boxes (B, 4), on the host, of a training crop, in pixels of the cache.
+    """Draw boxes (B, 4) for training crops, on the host, in pixels of the cache.
 
-    Ten tries an image, of which the first that fits is placed at random; where none fits the frame is kept whole.
-    "reid" (both released programs): an area of 0.64 to 1 of the original, a height to width ratio of 2 to 3.
-    "instance" (Wu et al. 2018): an area of 0.2 to 1, a ratio of 3/4 to 4/3, even in its logarithm.
+    Ten sizes are drawn per image, and the first one that fits is placed at random; if none fits, the whole frame is
+    used. "reid" (both released programs): area 0.64 to 1 of the original, ratio of height to width 2 to 3. "instance"
+    (Wu et al. 2018): area 0.2 to 1, ratio 3/4 to 4/3 with a uniform logarithm.
     """
     original = images.sizes[index]
     full_height, full_width = original[:, :1], original[:, 1:]
@@ -249,7 +259,7 @@ def random_boxes(images: Images, index: Tensor, *, generator: torch.Generator, a
 
 
 def sample_frames(starts: np.ndarray, count: int, *, generator: torch.Generator) -> Tensor:
-    """Frame indices (n, count): drawn without replacement and in order; with, where a tracklet has fewer."""
+    """Draw frame indices (n, count) in order: without replacement, or with it if a tracklet has fewer frames."""
     lengths = torch.from_numpy(np.diff(starts))
     if bool((lengths == 1).all()):
         return torch.from_numpy(starts[:-1, None]).expand(-1, 1)

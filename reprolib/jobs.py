@@ -1,4 +1,4 @@
-"""Runs that are asked for: trained here, shared with other processes, or noted for a cluster to train."""
+"""Jobs: runs to be trained here, shared with other processes, or noted down for a cluster to train."""
 
 import hashlib
 import json
@@ -14,33 +14,33 @@ from reprolib.files import Busy
 from reprolib.recipe import Criterion, Recipe
 from reprolib.record import RunRecord, write_json
 
-NOTE_IN = "REPROLIB_NOTE_JOBS"  # environment: a folder in which jobs are noted instead of trained
+NOTE_IN = "REPROLIB_NOTE_JOBS"  # environment variable: a folder in which jobs are noted down instead of trained
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: what :func:`reprolib.run` is to be called with."""
+    """One run: the arguments for :func:`reprolib.run`."""
 
     recipe: Recipe
     dataset: str | Split
     seed: int = 0
-    settings: dict = field(default_factory=dict)  # device, precision, backbone, weights, ...: of reprolib.run
+    settings: dict = field(default_factory=dict)  # further arguments of reprolib.run: device, precision, backbone, ...
 
     @property
     def title(self) -> str:
-        """What a reader knows it by."""
+        """Recipe and seed, for messages and progress bars."""
         return f"{self.recipe.name}, seed {self.seed}"
 
     def run(self, **options) -> RunRecord:
-        """Train it, or read its record; ``options`` are further ones of :func:`reprolib.run`."""
+        """Train the run or read its record; ``options`` are further arguments of :func:`reprolib.run`."""
         return pipeline.run(self.recipe, self.dataset, seed=self.seed, **self.settings, **options)
 
     def start_over(self) -> None:
-        """Forget what an earlier run left."""
+        """Delete the record and state of an earlier run."""
         pipeline.start_over(self.recipe, self.dataset, seed=self.seed, **self.settings)
 
     def anywhere(self) -> "Job":
-        """The same whatever the working directory and environment: its files named by absolute paths."""
+        """Return the same job with absolute paths, independent of the working directory and the environment."""
         files = {"data_root": str(paths.data_root(self.settings.get("data_root")))}
         weights = self.settings.get("weights")
         if weights and Path(weights).is_file():
@@ -49,16 +49,17 @@ class Job:
 
 
 def train(jobs: Sequence[Job]) -> list[RunRecord]:
-    """A record for each job, in their order; what another process is at is left to it while there is something else.
+    """Return a record for each job, in their order.
 
-    Where ``$REPROLIB_NOTE_JOBS`` names a folder the jobs are noted there, and there are no records.
+    A job that another process is working on is skipped as long as other jobs remain. If ``$REPROLIB_NOTE_JOBS`` names a
+    folder, the jobs are only noted down there and the result is empty.
 
     Raises:
         ValueError: as for :func:`reprolib.run`.
     """
     if folder := os.environ.get(NOTE_IN):
         for job in jobs:
-            if not job.recipe.has_own_linkage:  # a function cannot be noted: the notebook trains it itself
+            if not job.recipe.has_own_linkage:  # a function cannot be noted down: the notebook trains that run itself
                 _note(job.anywhere(), Path(folder))
         return []
     records = {}
@@ -78,7 +79,7 @@ def _note(job: Job, folder: Path) -> None:
 
 
 def noted(folder: Path) -> list[Job]:
-    """The jobs that were noted in a folder, each once, by the names of their recipes and their seeds."""
+    """Return the jobs noted down in a folder, each once, sorted by recipe name and seed."""
     jobs = []
     for file in sorted(folder.glob("*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""t-SNE maps of a run's training features (BUC Fig. 4, DBC Fig. 6)."""
+"""t-SNE maps of the training features of a run (BUC Fig. 4, DBC Fig. 6)."""
 
 from dataclasses import dataclass
 
@@ -16,20 +16,20 @@ from reprolib.record import RecordError, RunRecord, require_source
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """Where the training samples lie in the feature space of the stage kept."""
+    """Positions of the training samples in the feature space of the kept stage."""
 
     xy: np.ndarray  # (N, 2) float32, t-SNE
-    nearest: np.ndarray  # (N,) int64, each sample's nearest one of another camera in the feature space itself
+    nearest: np.ndarray  # (N,) int64, each sample's nearest neighbor from another camera, in the original feature space
 
 
 def feature_map(record: RunRecord, split: Split, *, source: str = "stored") -> FeatureMap:
-    """The map of a run: read from ``results/maps`` ("stored"), or made from the weights that the run left ("run").
+    """Return the map of a run: read from ``results/maps`` ("stored"), or made from the weights of the run ("run").
 
-    ``split`` is the dataset that the run was trained on, its identities drawn as in the run.
+    ``split`` is the dataset that the run was trained on, with the same identities drawn.
 
     Raises:
         ValueError: an unknown source.
-        RecordError: no stored map, or no weights to make one from; the message gives the remedy.
+        RecordError: no stored map, or no weights to make one; the message gives the remedy.
     """
     require_source(source)
     if source == "stored":
@@ -46,5 +46,5 @@ def feature_map(record: RunRecord, split: Split, *, source: str = "stored") -> F
 
 
 def _tsne(features: torch.Tensor) -> np.ndarray:
-    """The papers name no settings: scikit-learn's own, and a fixed seed."""
+    """Compute t-SNE with scikit-learn's defaults and a fixed seed, because the papers give no settings."""
     return TSNE(init="pca", learning_rate="auto", random_state=0).fit_transform(features.numpy()).astype(np.float32)

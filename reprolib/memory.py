@@ -1,27 +1,29 @@
-"""The lookup table V, one row a cluster, and the repelled loss that reads it (BUC Section 3.2, DBC Section III-A)."""
+"""The lookup table V (memory bank) with one row per cluster, and the repelled loss (BUC Section 3.2, DBC III-A)."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_EPSILON = 1e-12  # torch.nn.functional.normalize divides by no less than this
+_EPSILON = 1e-12  # the smallest divisor in torch.nn.functional.normalize
 
 
 def _check_shapes(embedding: Tensor, pseudo_labels: Tensor, weight: Tensor) -> None:
-    """Raise ValueError unless these are a batch (B, d), its labels (B,) and a table (C, d)."""
+    """Raise ValueError unless the shapes are those of a batch (B, d), its labels (B,) and a table (C, d)."""
     if embedding.ndim != 2 or embedding.shape[1] != weight.shape[1]:
-        raise ValueError(f"embedding has shape {tuple(embedding.shape)}, the table takes (B, {weight.shape[1]})")
+        raise ValueError(f"embedding has shape {tuple(embedding.shape)}, but the table takes (B, {weight.shape[1]})")
     if pseudo_labels.shape != embedding.shape[:1] or len(pseudo_labels) == 0:
-        raise ValueError(f"pseudo_labels has shape {tuple(pseudo_labels.shape)} for {len(embedding)} embeddings")
+        raise ValueError(
+            f"pseudo_labels has shape {tuple(pseudo_labels.shape)} for {len(embedding)} embeddings; pass one for each"
+        )
     if pseudo_labels.dtype != torch.int64:
         raise ValueError(f"pseudo_labels must be int64, not {pseudo_labels.dtype}")
 
 
 def _check_range(low: int, high: int, num_clusters: int) -> None:
-    """Raise ValueError where the lowest or the highest label has no row."""
+    """Raise ValueError if the lowest or the highest label has no row."""
     if low < 0 or high >= num_clusters:
-        raise ValueError(f"pseudo_labels lie in [{low}, {high}], the table has rows 0 to {num_clusters - 1}")
+        raise ValueError(f"pseudo_labels lie in [{low}, {high}], but the table has only rows 0 to {num_clusters - 1}")
 
 
 def repelled_loss(
@@ -29,22 +31,25 @@ def repelled_loss(
 ) -> Tensor:
     """Repelled loss, BUC Eq. (2)-(3): the mean over the batch of ``-log softmax(V v / temperature)[y]``.
 
-    ``embedding`` is (B, d), ``pseudo_labels`` (B,) int64 on any device, ``table`` a :class:`LookupTable` or its
-    weight (C, d). The gradient flows to ``embedding`` alone. ValueError for shapes that do not fit, a temperature
-    that is not positive and, where the labels are on the host, a label without a row.
+    ``embedding`` is (B, d), ``pseudo_labels`` is (B,) int64 on any device, and ``table`` is a :class:`LookupTable` or
+    its weight (C, d). The gradient flows only to ``embedding``. Returns a scalar.
+
+    Raises:
+        ValueError: shapes that do not match, a temperature that is not positive or, if the labels are on the host, a
+            label without a row.
     """
     weight = table.weight if isinstance(table, LookupTable) else table
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} must be positive")
     _check_shapes(embedding, pseudo_labels, weight)
-    if pseudo_labels.device.type == "cpu":  # elsewhere the look would wait for the device
+    if pseudo_labels.device.type == "cpu":  # on a device the check would have to wait for it
         _check_range(*torch.aminmax(pseudo_labels), len(weight))
     logits = embedding @ weight.detach().T / temperature  # (B, C)
     return F.cross_entropy(logits, pseudo_labels.to(logits.device, non_blocking=True))
 
 
 class LookupTable:
-    """V of BUC Eq. (2): ``weight`` is (C, d), one row a cluster, zeros at birth; no gradient reaches it."""
+    """Lookup table V of BUC Eq. (2): ``weight`` (C, d) has one row per cluster, starts at zero and has no gradient."""
 
     def __init__(
         self,
@@ -54,23 +59,23 @@ class LookupTable:
         normalize: bool = True,
         device: torch.device | str | None = None,
     ):
-        """Zeros; with ``normalize`` a row that is updated is brought to unit length (released code; not in BUC)."""
+        """Start from zeros; ``normalize`` scales updated rows to unit length (released code; not in BUC's paper)."""
         if num_clusters < 1 or dim < 1:
-            raise ValueError(f"a table of {num_clusters} rows and {dim} columns holds nothing")
+            raise ValueError(f"a table needs a row and a column at least, not {num_clusters} rows and {dim} columns")
         self.weight = torch.zeros(num_clusters, dim, device=device)
         self.normalize = normalize
 
     def check(self, pseudo_labels: Tensor) -> None:
-        """ValueError where a label has no row; any number of labels, on the host."""
+        """Raise ValueError if a label has no row; takes any number of labels, on the host."""
         _check_range(*torch.aminmax(pseudo_labels), len(self.weight))
 
     def update(self, embedding: Tensor, pseudo_labels: Tensor) -> None:
-        """``V_y <- (V_y + v) / 2`` [then normalized], BUC Section 3.2, one sample after the other in batch order.
+        """Update rows: ``V_y <- (V_y + v) / 2`` [then normalized], BUC Section 3.2, sample by sample in batch order.
 
-        ``embedding`` (B, d) is taken as it is: after dropout it is not of unit length. A label that occurs twice in
-        the batch is updated twice. Labels on the host are looked at and ordered into few steps; those on a device are
-        not, so that nothing waits for it and a CUDA graph can hold the update. ValueError as for
-        :func:`repelled_loss`.
+        ``embedding`` (B, d) is used as it is: after dropout it does not have unit length. A label that occurs twice in
+        the batch is updated twice. Labels on the host are checked and grouped into a few steps. Labels on a device are
+        not read, so that nothing waits for the device and a CUDA graph can contain the update. Raises ValueError as
+        :func:`repelled_loss` does.
         """
         _check_shapes(embedding, pseudo_labels, self.weight)
         if pseudo_labels.device.type != "cpu":
@@ -91,37 +96,37 @@ class LookupTable:
 
 
 def _mean(total: Tensor, normalize: bool) -> Tensor:
-    """Of two vectors from their sum, in place and by rows; with ``normalize`` brought to unit length."""
-    if normalize:  # the sum's direction is the mean's; epsilon doubles with it
+    """Turn sums of two vectors into means, in place and by rows; with ``normalize`` scale them to unit length."""
+    if normalize:  # the sum has the direction of the mean; epsilon is doubled like the sum
         return total.div_(torch.linalg.vector_norm(total, dim=1, keepdim=True).clamp_min_(2 * _EPSILON))
     return total.mul_(0.5)
 
 
 def _update_at_once(weight: Tensor, samples: Tensor, labels: Tensor) -> None:
-    """:meth:`LookupTable.update` without a look at the labels: all shapes are those of the batch.
+    """Do :meth:`LookupTable.update` without reading the labels: all shapes are those of the batch.
 
-    A row that k samples of the batch share keeps 1 / 2^k of itself; the last of them is half of the sum, the one before
-    a quarter. Those k compute, and write, the same row.
+    A row shared by k samples of the batch keeps 1 / 2^k of its old value; the last of these samples contributes half of
+    the sum, the one before it a quarter. All k samples compute, and write, the same row.
     """
     same = labels[:, None] == labels  # (B, B)
-    halvings = same.triu().sum(1)  # of each sample: its own, and one for every later sample of its label
-    shares = (same * 0.5**halvings).double()  # float64, so that no product is rounded to TF32
+    halvings = same.triu().sum(1)  # per sample: one, plus one for every later sample with its label
+    shares = (same * 0.5**halvings).double()  # float64, so that the product is not rounded to TF32
     rows = weight.index_select(0, labels) * 0.5 ** same.sum(1)[:, None] + (shares @ samples.double()).to(weight)
     weight.index_copy_(0, labels, rows)
 
 
 def _update_normalized(weight: Tensor, samples: Tensor, labels: Tensor) -> None:
-    """The same where rows are brought to unit length: one sample after the other."""
+    """Do the same with rows scaled to unit length: one sample after the other."""
     for v, label in zip(samples.split(1), labels.split(1), strict=True):
         weight.index_copy_(0, label, _mean(weight.index_select(0, label).add_(v), normalize=True))
 
 
 def _turns(labels: np.ndarray, by_label: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Order (B,) of a batch's samples by turn, and the number of samples of each turn.
+    """Return the order (B,) of a batch's samples by turn, and the number of samples in each turn.
 
-    A label's first sample has turn 0, its second turn 1, and so on: samples of one turn have distinct labels and can
-    be taken together. Within a turn the most frequent labels come first, always in the same order, so that the
-    labels of a turn are the first ones of turn 0. ``by_label`` (B,) sorts the labels and is stable.
+    The first sample of a label has turn 0, its second sample turn 1, and so on: the samples of one turn have distinct
+    labels and can be processed together. Within a turn the most frequent labels come first, always in the same order,
+    so that the labels of every turn are the first ones of turn 0. ``by_label`` (B,) is a stable sort of the labels.
     """
     labels = labels[by_label]
     first = labels.searchsorted(labels)
@@ -131,19 +136,24 @@ def _turns(labels: np.ndarray, by_label: np.ndarray) -> tuple[np.ndarray, list[i
 
 
 def cluster_means(embeddings: Tensor, pseudo_labels: Tensor) -> Tensor:
-    """Mean embedding of every cluster (C, d), for a table's start.
+    """Compute the mean embedding of every cluster (C, d), to initialize a lookup table.
 
-    ``embeddings`` is (N, d), ``pseudo_labels`` (N,) int64 on any device, compact in [0, C). Released code: DBC starts
-    a stage with the means, not normalized, of the clusters *before* the merge, so that row k is not label k's.
-    ValueError for shapes that do not fit and for labels that leave a cluster empty.
+    ``embeddings`` is (N, d), ``pseudo_labels`` is (N,) int64 on any device, compact in [0, C). Released code: DBC
+    starts a stage from the means (not normalized) of the clusters *before* the merge, so that row k is not label k's.
+
+    Raises:
+        ValueError: shapes that do not match, or labels that leave a cluster empty.
     """
     if embeddings.ndim != 2 or pseudo_labels.shape != embeddings.shape[:1] or len(embeddings) == 0:
-        raise ValueError(f"{tuple(pseudo_labels.shape)} labels do not fit {tuple(embeddings.shape)} embeddings")
+        raise ValueError(
+            f"pseudo_labels {tuple(pseudo_labels.shape)} do not fit embeddings {tuple(embeddings.shape)}; pass (N,) "
+            "and (N, d)"
+        )
     pseudo_labels = pseudo_labels.to(embeddings.device)
     if pseudo_labels.dtype != torch.int64 or pseudo_labels.min() < 0:
         raise ValueError("pseudo_labels must be int64 and not negative")
     counts = torch.bincount(pseudo_labels)
     if (counts == 0).any():
-        raise ValueError(f"no image has label {int(counts.argmin())}: labels must be compact")
+        raise ValueError(f"no image has label {int(counts.argmin())}: labels must be 0, 1, ..., C - 1 without a gap")
     by_label = embeddings.detach()[pseudo_labels.argsort(stable=True)]
     return torch.segment_reduce(by_label, "mean", lengths=counts, axis=0)

@@ -1,4 +1,4 @@
-"""Backbone and embedding head: images -> (embedding, feature)."""
+"""The network: backbone and embedding head, images -> (embedding, feature)."""
 
 import hashlib
 from pathlib import Path
@@ -12,30 +12,30 @@ from torch.nn.functional import normalize, unfold
 
 from reprolib.recipe import Recipe
 
-BACKBONES = ("resnet50", "resnet18", "resnet18-cifar", "mobilenet_v2")  # -cifar: 3×3 stem for images of 32×32
+BACKBONES = ("resnet50", "resnet18", "resnet18-cifar", "mobilenet_v2")  # -cifar: 3×3 stem for 32×32 images
 
 
 class Output(NamedTuple):
-    """What a batch becomes."""
+    """The network's output for a batch."""
 
-    embedding: Tensor  # (B, d): what the loss and the lookup table see
-    feature: Tensor  # (B, D) unit rows, the pooled vector: what is merged and ranked, as in both released programs
+    embedding: Tensor  # (B, d), used by the loss and the lookup table
+    feature: Tensor  # (B, D) unit rows, the pooled vector; used for merging and ranking, as in both released programs
 
 
 class Model(nn.Module):
     """A backbone, the mean over frames, and the embedding head of a recipe.
 
     Args:
-        recipe: embedding_dim, embedding_layers, dropout and dropout_position are read.
-        backbone: one of ``BACKBONES``, by its torchvision name; "resnet18-cifar" is ResNet-18 with a 3×3 convolution
-            of stride 1 and no pooling in front, as usual on CIFAR-10, and has no ImageNet weights.
+        recipe: its embedding_dim, embedding_layers, dropout and dropout_position define the head.
+        backbone: one of ``BACKBONES``, by its torchvision name; "resnet18-cifar" is ResNet-18 whose first convolution
+            is 3×3 with stride 1, without the pooling after it, as usual on CIFAR-10. It has no ImageNet weights.
         weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none", or a local file.
-        freeze_stem: the video protocol: everything up to stride 8 (conv1 to layer2) keeps its weights, and its
+        freeze_stem: the video protocol: all layers up to stride 8 (conv1 to layer2) keep their weights, and their
             BatchNorm stays in eval mode.
     """
 
     def __init__(self, recipe: Recipe, *, backbone: str = "resnet50", weights: str = "imagenet", freeze_stem=False):
-        """Build, initialize and load."""
+        """Build the network, initialize it and load its weights."""
         super().__init__()
         _, self.stem, self.body, width = load_backbone(backbone, weights)
         self.freeze_stem = freeze_stem
@@ -54,14 +54,14 @@ class Model(nn.Module):
             parameter.requires_grad_(not freeze_stem)
 
     def train(self, mode: bool = True) -> "Model":
-        """Training mode, but for a frozen stem."""
+        """Set training mode, except for a frozen stem."""
         super().train(mode)
         if self.freeze_stem:
             self.stem.eval()
         return self
 
     def place(self, device: torch.device) -> "Model":
-        """Move to a device, in the form that is faster there: weights channels last, but for a ResNet on a CPU."""
+        """Move to a device in the faster memory layout: weights channels last, except for a ResNet on a CPU."""
         if device.type == "cpu" and self.backbone.startswith("resnet"):
             for module in self.modules():
                 if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
@@ -70,27 +70,27 @@ class Model(nn.Module):
         return self.to(device, memory_format=torch.channels_last)
 
     def compile_backbone(self, **options) -> None:
-        """Train the backbone by torch.compile's kernels, which do in one what are several: BatchNorm, ReLU, rounding.
+        """Train the backbone with torch.compile, which fuses steps such as BatchNorm, ReLU and rounding.
 
-        ``options`` are those of ``torch.compile``. In eval mode, as for extraction, nothing changes.
+        ``options`` are those of ``torch.compile``. Eval mode, and with it feature extraction, is not affected.
         """
         self.training_maps = torch.compile(_feature_maps, fullgraph=True, dynamic=False, **options)
 
     def pool(self, frames: Tensor) -> Tensor:
-        """(n, 3, H, W) -> (n, D) float32, the mean over positions of the last feature map."""
+        """Pool frames: (n, 3, H, W) -> (n, D) float32, the mean over positions of the last feature map."""
         feature_maps = self.training_maps if self.training else _feature_maps
         maps = feature_maps(self.stem, self.body, frames.contiguous(memory_format=torch.channels_last))
         return maps.mean((2, 3), dtype=torch.float32)
 
     def pool_tracklets(self, images: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> (B, D) float32, the mean over positions and frames."""
+        """Pool tracklets: (B, T, 3, H, W) -> (B, D) float32, the mean over positions and frames."""
         batch, length = images.shape[:2]
         return self.pool(images.flatten(0, 1)).view(batch, length, -1).mean(1)
 
     def embed(self, pooled: Tensor) -> Output:
-        """(B, D) pooled vectors, already the mean over a tracklet's frames -> embedding and feature.
+        """Compute embedding and feature from pooled vectors (B, D), which are already means over a tracklet's frames.
 
-        Released code: dropout comes after the normalization, so that the embedding is not of unit length.
+        Released code: dropout comes after the normalization, so that the embedding does not have unit length.
         """
         embedding = self.head(pooled)
         if self.dropout_position == "before_normalize":
@@ -100,7 +100,7 @@ class Model(nn.Module):
         return Output(embedding, normalize(pooled))
 
     def forward(self, images: Tensor) -> Output:
-        """(B, T, 3, H, W) -> Output; the mean over T frames is taken before the head."""
+        """Compute embedding and feature of tracklets (B, T, 3, H, W); the mean over frames is taken before the head."""
         return self.embed(self.pool_tracklets(images))
 
 
@@ -109,16 +109,17 @@ def _feature_maps(stem: nn.Module, body: nn.Module, frames: Tensor) -> Tensor:
 
 
 class Convolution(nn.Conv2d):
-    """A matrix product, where the maps that come out have ``FEW_PIXELS`` at most.
+    """A convolution that is computed as a matrix product if its output has at most ``FEW_PIXELS`` pixels.
 
-    The weights are then many times the maps, and on a CPU nearly all the time goes into arranging them anew at every
-    step: ResNet-18's last convolutions, on maps of 2×1 and 16 images of 64×32, take a third of it so.
+    The weights are then much larger than the feature maps, and on a CPU a plain convolution spends nearly all its time
+    on rearranging them at every step. With the matrix product, the last convolutions of ResNet-18, on 2×1 maps of 16
+    images of 64×32, take a third of the time.
     """
 
     FEW_PIXELS = 8
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out_channels, h, w)."""
+        """Convolve: (B, C, H, W) -> (B, out_channels, h, w)."""
         sides = zip(maps.shape[2:], self.kernel_size, self.padding, self.stride, strict=True)
         h, w = ((side + 2 * padding - kernel) // stride + 1 for side, kernel, padding, stride in sides)
         if h * w > self.FEW_PIXELS:
@@ -133,41 +134,43 @@ class Convolution(nn.Conv2d):
 class Backbone(NamedTuple):
     """A torchvision network and its parts."""
 
-    network: nn.Module  # whole, with the classifier that nothing here uses
+    network: nn.Module  # the whole network, including its classifier, which is not used here
     stem: nn.Module  # up to stride 8
     body: nn.Module  # the rest, up to the last feature map
     width: int  # channels of the last feature map
 
 
 def require_backbone(name: str) -> None:
-    """ValueError for one that is not of ``BACKBONES``."""
+    """Raise ValueError unless the name is one of ``BACKBONES``."""
     if name not in BACKBONES:
         raise ValueError(f"backbone {name!r} is not one of {', '.join(BACKBONES)}")
 
 
 def require_weights(weights: str, name: str) -> None:
-    """ValueError for what is neither "imagenet", "none" nor a file."""
+    """Raise ValueError unless ``weights`` is "imagenet", "none" or a file."""
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         choices = f"'imagenet', 'none', 'catalogue' or a .pth or .safetensors file of {name}"
-        raise ValueError(f"{weights}: no such weights; give {choices}")
+        raise ValueError(f"{weights}: no such weights; use {choices}")
 
 
 def load_backbone(name: str, weights: str) -> Backbone:
-    """A torchvision network by name: ``weights`` as for :class:`Model`."""
-    import torchvision  # as long as torch itself to import, and only who trains needs it
+    """Load a torchvision network by name; ``weights`` is as for :class:`Model`."""
+    import torchvision  # takes as long to import as torch itself, and is only needed for training
 
     require_backbone(name)
     require_weights(weights, name)
     small, of_torchvision = name.endswith("-cifar"), name.removesuffix("-cifar")
     if small and weights == "imagenet":
-        raise ValueError(f"{name} has no ImageNet weights; give 'none', or a file of its own")
+        raise ValueError(f"{name} has no ImageNet weights; use 'none', or a file with weights of {name}")
     try:
         network = torchvision.models.get_model(
             of_torchvision, weights="IMAGENET1K_V1" if weights == "imagenet" else None
         )
     except OSError as error:
         url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
-        raise ValueError(f"{url}: cannot be downloaded ({error}); fetch it elsewhere: --weights FILE") from error
+        raise ValueError(
+            f"{url}: cannot be downloaded ({error}); download it on another machine and use --weights FILE"
+        ) from error
     if small:
         network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as its other convolutions
@@ -182,7 +185,7 @@ def load_backbone(name: str, weights: str) -> Backbone:
 
 
 def _load_weights(backbone: Backbone, file: Path, name: str) -> None:
-    """Torchvision's own form, or that in which a run leaves a stage: then all but its head."""
+    """Load a file in torchvision's format, or a stage saved by a run (without its head)."""
     try:
         if file.suffix == ".safetensors":
             state = load_file(file)
@@ -193,23 +196,23 @@ def _load_weights(backbone: Backbone, file: Path, name: str) -> None:
             network = nn.ModuleDict({"stem": backbone.stem, "body": backbone.body})
             state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
         report = network.load_state_dict(state, strict=False)
-    except UnpicklingError as error:  # its own text tells how to run the code
-        refused = "refused, for it is damaged or holds more than tensors"
-        raise ValueError(f"{file}: {refused}; give a state_dict of {name}") from error
-    except Exception as error:  # a damaged file fails in any way
+    except UnpicklingError as error:  # not shown: its text explains how to run the code in the file
+        refused = "refused, because it is damaged or contains more than tensors"
+        raise ValueError(f"{file}: {refused}; use a state_dict of {name}") from error
+    except Exception as error:  # a damaged file can fail in any way
         what = f"{type(error).__name__}: {str(error)[:300]}"
-        raise ValueError(f"{file}: not weights of {name}, give such: {what}") from error
+        raise ValueError(f"{file}: not weights of {name}; use a file of that backbone ({what})") from error
     lost = [k for k in report.missing_keys if not k.startswith(("fc.", "classifier."))]
     if lost or report.unexpected_keys:
         raise ValueError(
-            f"{file}: not weights of {name}, give such or name their backbone: "
+            f"{file}: not weights of {name}; use a file of that backbone, or name the backbone of this file: "
             f"{len(lost)} missing ({', '.join(lost[:3])}), "
             f"{len(report.unexpected_keys)} unknown ({', '.join(report.unexpected_keys[:3])})"
         )
 
 
 def describe_weights(weights: str) -> str:
-    """ "imagenet", "none", or a local file's name and digest, so that no path of this machine is recorded."""
+    """Return "imagenet", "none", or the name and digest of a local file, so that no local path gets into a record."""
     file = Path(weights)
     if weights in ("imagenet", "none") or not file.is_file():
         return weights

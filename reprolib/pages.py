@@ -1,16 +1,16 @@
-"""The house style of HTML pages: one file each, without a network, dark and light, on a phone too."""
+"""Style of the HTML pages: self-contained files that need no network, dark and light, also for phones."""
 
 from html import escape
 from pathlib import Path
 
-# What a page may load: images that lie beside it or in it, its own style, and nothing from elsewhere.
+# What a page may load: images beside it or inside it, its own style, and nothing from other places.
 POLICY = (
     "default-src 'none'; img-src 'self' data: blob:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
 
 
 def page(title: str, body: str, *, scripts: bool = False) -> str:
-    """A whole page around ``body``, which is HTML already; without ``scripts`` the browser runs none of it."""
+    """Return a complete page around ``body``, which is HTML; without ``scripts`` the browser runs no scripts in it."""
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     policy = POLICY + ("; script-src 'unsafe-inline'" if scripts else "")
     return f"""<!doctype html>

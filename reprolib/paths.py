@@ -1,4 +1,4 @@
-"""Absolute folders, so that no notebook depends on its working directory."""
+"""Absolute paths of all folders, so that no notebook depends on its working directory."""
 
 import os
 from pathlib import Path
@@ -6,29 +6,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
-STORED = ROOT / "results"  # what the repository comes with
+STORED = ROOT / "results"  # the results in the repository
 RESULTS = Path(os.environ.get("REPROLIB_RESULTS") or STORED).expanduser().resolve()  # read once, at import
-RUNS = RESULTS / "runs"  # one JSON record a run; committed
+RUNS = RESULTS / "runs"  # one JSON record per run; committed
 STORED_RUNS = STORED / "runs"
-STORED_UNFINISHED = STORED / "unfinished"  # records of runs that were cut off, as far as they went; committed
+STORED_UNFINISHED = STORED / "unfinished"  # partial records of interrupted runs; committed
 STORED_LABELS = STORED / "labels"
-BENCH = RESULTS / "bench"  # what make bench measured, one JSON a machine; committed
+BENCH = RESULTS / "bench"  # measurements of make bench, one JSON file per machine; committed
 STORED_BENCH = STORED / "bench"
 STATE = RESULTS / "state"  # weights and labels after every stage; not committed
 LABELS = RESULTS / "labels"  # pseudo-labels of every stage of a run; committed
-MAPS = RESULTS / "maps"  # t-SNE of the training features of a run's kept stage; committed
+MAPS = RESULTS / "maps"  # t-SNE of the training features at the kept stage of a run; committed
 STORED_MAPS = STORED / "maps"
-DATASETS = RESULTS / "datasets"  # counts of a dataset, one JSON each; committed
+DATASETS = RESULTS / "datasets"  # counts, one JSON file per dataset; committed
 STORED_DATASETS = STORED / "datasets"
-CACHE = DATA / "cache"  # decoded images; not committed
+CACHE = Path(os.environ.get("REPROLIB_CACHE") or DATA / "cache").expanduser().resolve()  # decoded images
 FIGURES = RESULTS / "figures"
-TABLES = RESULTS / "tables"  # what notebooks show of an exhibit, one CSV each; committed
-REPORT = STORED / "report"  # the page that sums all of it up; not committed
+TABLES = RESULTS / "tables"  # the tables in the notebooks, one CSV file each; committed
+REPORT = STORED / "report"  # the HTML report; not committed
 STORED_VERDICTS = STORED / "verdicts"
-VERDICTS = RESULTS / "verdicts"  # what each notebook concluded, one JSON a claim
+VERDICTS = RESULTS / "verdicts"  # verdicts of the notebooks, one JSON file per claim
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Folder that holds the datasets: the argument, else ``$REPROLIB_DATA``, else ``data/``."""
+    """Return the folder that holds the datasets: ``root`` if given, else ``$REPROLIB_DATA``, else ``data/``."""
     folder = os.path.expanduser(root or os.environ.get("REPROLIB_DATA") or DATA)
-    return Path(os.path.realpath(folder))  # of links that lead in a circle too: they are a folder that is not there
+    return Path(os.path.realpath(folder))  # also resolves circular links, to a folder that does not exist

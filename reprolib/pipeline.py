@@ -1,4 +1,4 @@
-"""A run, from what is asked for to its record: alone, beside other processes, or taken up where one was cut off."""
+"""A run, from its settings to its record: in one process, beside other processes, or resumed after an interruption."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,35 +37,37 @@ def run(
 ) -> RunRecord:
     """Train, merge and evaluate a recipe on a dataset; every stage is saved before the next begins.
 
-    A run that was cut off goes on after the last epoch saved, as if nothing had been; a finished one is read back.
-    Processes that ``torchrun`` started train together; the first does all else and writes.
+    An interrupted run resumes after the last saved epoch, as if it had not been interrupted; the record of a finished
+    run is read back. Processes started by ``torchrun`` train together; the first process does everything else and
+    writes the files.
 
     Args:
         recipe: the method.
-        dataset: a name of ``load_dataset``, or a Split, whose order is then left as it is.
-        seed: decides initial weights, order, crops, dropout and, with ``identities``, which are drawn.
-        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
-        precision: "float32", "tf32" (CUDA alone) or "bf16", of the network's products; None takes TF32 on CUDA.
-        compiled: train the backbone by ``torch.compile``: on a GPU a minute first, then faster; the record says so.
-            A finished run is read back whether it was or not.
-        backbone: resnet50, resnet18, resnet18-cifar or mobilenet_v2; None takes the dataset's own of ``NETWORKS``,
-            else the papers'.
-        weights: "imagenet", "none", a local file, or "catalogue", the embedded datasets' stand-in for ImageNet.
+        dataset: a dataset name of ``load_dataset``, or a Split, which is used in its own order.
+        seed: determines initial weights, order, crops, dropout and, with ``identities``, which identities are drawn.
+        device: "cpu", "cuda" or "cuda:1"; None means CUDA if available.
+        precision: precision of the network's products: "float32", "tf32" (only on CUDA) or "bf16"; None means float32
+            on a CPU and TF32 on CUDA.
+        compiled: train the backbone with ``torch.compile``: on a GPU it takes about a minute to compile and is faster
+            afterwards; the record says so. A finished run is read back whether it was compiled or not.
+        backbone: resnet50, resnet18, resnet18-cifar or mobilenet_v2; None means the dataset's default in ``NETWORKS``,
+            else that of the papers.
+        weights: "imagenet", "none", a local file, or "catalogue", which replaces ImageNet for the embedded datasets.
         image_size: (height, width).
-        identities: train on this many identities, drawn at random; query and gallery stay whole.
-        samples: train on this many samples, drawn at random; of CIFAR-10, the gallery are the same.
-        data_root: folder of the datasets; None takes ``$REPROLIB_DATA``, else ``data/``.
-        fresh: forget what an earlier run of the same settings left.
-        wait: for another process that is at the same run, or at the first stage that it shares.
-        on_stage: called after each stage with the record as far as it goes, and the number of stages.
+        identities: train on this many identities, drawn at random; query and gallery stay complete.
+        samples: train on this many samples, drawn at random; for CIFAR-10 they are also the gallery.
+        data_root: folder of the datasets; None means ``$REPROLIB_DATA``, else ``data/``.
+        fresh: delete the record and state of an earlier run with the same settings.
+        wait: wait for another process that is working on the same run, or on the first stage that it shares.
+        on_stage: called after each stage with the record so far and the total number of stages.
 
     Returns:
-        The record, also written to ``results/runs``.
+        The record, which is also written to ``results/runs``.
 
     Raises:
-        ValueError: settings that cannot be, data that cannot be read, a folder that cannot be written to, or state
-            that was made with something else; the message says what to do.
-        Busy: another process is at it, and ``wait`` is False.
+        ValueError: invalid settings, unreadable data, a folder that is not writable, or saved state that was made
+            with other settings, code or data; the message gives the remedy.
+        Busy: another process is working on the run, and ``wait`` is False.
     """
     network = {"device": device, "precision": precision, "compiled": compiled, "backbone": backbone, "weights": weights}
     data = {"image_size": image_size, "identities": identities, "samples": samples, "data_root": data_root}
@@ -73,7 +75,7 @@ def run(
     with team(plan.device) as together:
         if together.rank > 0:
             return _begin(plan, together).follow()
-        wait = wait or together.size > 1  # one that does not would leave the others behind
+        wait = wait or together.size > 1  # a process that does not wait would leave the others waiting
         with locked(plan.folder, wait=wait):
             if fresh:
                 plan.forget()
@@ -81,14 +83,14 @@ def run(
                 return together.tell(_read_back(plan))
             if not wait and not (plan.folder / "stage_00").exists():
                 with locked(first_stage_folder(plan.settings), wait=False):
-                    pass  # nobody is at the first stage either
+                    pass  # no other process is working on the first stage either
             return together.tell(_begin(plan, together).finish(on_stage))
 
 
 def start_over(recipe: Recipe, dataset: str | Split, **settings) -> None:
-    """Forget what an earlier run left, the first stage that it shares with others included.
+    """Delete the record and state of an earlier run, including the first stage that it shares with other runs.
 
-    ``settings`` are those of :func:`run`, from ``seed`` to ``data_root``.
+    ``settings`` are the arguments of :func:`run` from ``seed`` to ``data_root``.
     """
     plan = make_plan(recipe, dataset, **settings)
     with locked(plan.folder):
@@ -98,24 +100,26 @@ def start_over(recipe: Recipe, dataset: str | Split, **settings) -> None:
 def _read_back(plan: Plan) -> RunRecord:
     record = load_record(plan.file)
     if record.name != plan.file.stem:
-        raise RecordError(f"{plan.file}: holds the record {record.name}; restore its own, or run --fresh")
+        raise RecordError(
+            f"{plan.file}: contains another record, {record.name}; restore the right one, or run again with --fresh"
+        )
     if then := record.provenance.get("tested_on"):
-        forgiven = {"train identities", "linkage"} - then.keys()  # of which records of earlier code say nothing
+        forgiven = {"train identities", "linkage"} - then.keys()  # missing in records of earlier code
         require_same(plan.file, then, {k: v for k, v in plan.tested_on().items() if k not in forgiven})
     return record
 
 
 def _begin(plan: Plan, together: Team) -> Algorithm:
-    """A run with its model and data, none of its stages done yet."""
+    """Prepare a run with its model and data, before its first stage."""
     if plan.compiled and together.size > 1:
-        raise ValueError("compiled=True is for a model that one process trains: leave it out under torchrun")
+        raise ValueError("compiled=True works only in a single process; leave it out under torchrun")
     with torch.random.fork_rng([]):
         torch.manual_seed(plan.settings["seed"])
         frozen = plan.split.is_video
         model = Model(plan.recipe, backbone=plan.settings["backbone"], weights=plan.weights, freeze_stem=frozen)
-    if plan.recipe.has_own_linkage:  # said now, and not after the first stage
+    if plan.recipe.has_own_linkage:  # checked now rather than after the first stage
         require_linkage(plan.recipe.criterion.linkage, torch.empty(0, model.head[0].in_features, device=plan.device))
-    parts = ("train", *RANKED_ON) if together.rank == 0 else ("train",)  # the first alone ranks
+    parts = ("train", *RANKED_ON) if together.rank == 0 else ("train",)  # only the first process ranks
     data = prepare(plan.split, tuple(plan.settings["image_size"]), parts=parts, device=plan.device)
     model.place(plan.device)
     if plan.compiled:

@@ -1,4 +1,4 @@
-"""What is to be run: every default in its place, where it is kept, and its images."""
+"""The plan of a run: all settings with their defaults filled in, its files, and its images."""
 
 import hashlib
 import inspect
@@ -23,7 +23,7 @@ from reprolib.record import run_name
 from reprolib.state import RANKED_ON, first_stage_folder, forget, run_folder
 from reprolib.training import require_batch
 
-# What a dataset is run on when nothing is said: (backbone, weights, image size).
+# Default network of a dataset: (backbone, weights, image size).
 PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))
 NETWORKS = {
     "synthetic": ("resnet18", "catalogue", (64, 32)),
@@ -31,34 +31,35 @@ NETWORKS = {
     "cifar10": ("resnet18-cifar", "none", (32, 32)),
 }
 
-MOST_SEEDS = 10**15  # a stage's is drawn from a thousand times as many
+MOST_SEEDS = 10**15  # the seed of a stage is about a thousand times that of the run
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is to be run, and where it is kept."""
+    """The settings of a run, and where its files are kept."""
 
     recipe: Recipe
     split: Split
-    settings: dict  # of the record
+    settings: dict  # settings of the record
     weights: str
     device: torch.device
     compiled: bool = False
 
     @property
     def file(self) -> Path:
-        """The record."""
+        """The file of the record."""
         return paths.RUNS / f"{run_name(self.settings)}.json"
 
     @property
     def folder(self) -> Path:
-        """The stages."""
+        """The folder of the stages."""
         return run_folder(run_name(self.settings))
 
     def tested_on(self) -> dict[str, str]:
-        """Fingerprints of what a run's name does not tell.
+        """Return fingerprints of what the name of a run does not cover.
 
-        The sets that the stages are ranked on, labels included; what diagnosis takes; a linkage of the user's own.
+        These are the sets that the stages are ranked on, including labels; the training identities, which are used for
+        diagnosis; and a custom linkage.
         """
         sets = {part: getattr(self.split, part) for part in RANKED_ON}
         found = {part: fingerprint(held, labels=True) for part, held in sets.items() if held is not None}
@@ -68,7 +69,7 @@ class Plan:
         return found | {"train identities": identities_fingerprint(self.split)} | linkage
 
     def forget(self) -> None:
-        """Remove record and state; the caller holds the folder's lock."""
+        """Remove record and state; the caller must hold the folder's lock."""
         forget(self.folder)
         first = first_stage_folder(self.settings)
         with locked(first):
@@ -91,17 +92,17 @@ def make_plan(
     samples: int | None = None,
     data_root: str | Path | None = None,
 ) -> Plan:
-    """The arguments of :func:`reprolib.run` with every default in its place; ValueError for what cannot be."""
+    """Fill in the defaults of the arguments of :func:`reprolib.run`; raise ValueError for invalid ones."""
     if not isinstance(recipe, Recipe):
-        raise ValueError(f"{recipe!r} is no Recipe: give reprolib.BUC, or another")
+        raise ValueError(f"{recipe!r} is not a Recipe; pass reprolib.BUC or another Recipe")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < MOST_SEEDS:
-        raise ValueError(f"seed={seed!r}: give a whole number from 0, below {MOST_SEEDS:,}")
+        raise ValueError(f"seed={seed!r} must be an integer from 0, below {MOST_SEEDS:,}")
     for name, number in (("identities", identities), ("samples", samples)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
-            raise ValueError(f"{name}={number!r}: give a whole number, or None for all")
+            raise ValueError(f"{name}={number!r} must be an integer, or None for all")
     identities, samples = (None if number is None else int(number) for number in (identities, samples))
     if not isinstance(dataset, str | Split):
-        raise ValueError(f"dataset={dataset!r}: give the name of one, or a Split")
+        raise ValueError(f"dataset={dataset!r} must be the name of a dataset, or a Split")
     device = choose_device(device)
     precision = choose_precision(precision, device)
     if backbone:
@@ -110,11 +111,14 @@ def make_plan(
     if isinstance(dataset, str):
         split = load_dataset(dataset, root=data_root, train_order=recipe.train_order, junk=recipe.junk)
     elif (recipe.junk, recipe.train_order) != ("left_out", "shuffled"):
-        raise ValueError(f"{recipe.name}: a Split is taken as it is: give it its junk and its order yourself")
+        raise ValueError(
+            f"{recipe.name} changes the junk or the order of the images, but a Split is used as it is; add the junk or "
+            "sort the Split yourself"
+        )
     elif recipe.table_start == "stale_means" and split.is_sorted:
         warnings.warn(
-            f"{split.name} is sorted by identity, and by its order {recipe.name} would learn who is who "
-            "(docs/audit.md): give split.shuffle(0)",
+            f"{split.name} is sorted by identity, and {recipe.name} would learn identities from that order (see "
+            "docs/audit.md); use split.shuffle(0)",
             stacklevel=3,
         )
     split = split if identities is None else split.keep_identities(identities, seed=seed)
@@ -144,7 +148,7 @@ def make_plan(
 
 
 def _fingerprint_of_code(function: Callable) -> str:
-    """Of its text or, where that is not to be had, of what it was compiled to, and of its :func:`_constants`."""
+    """Return a digest of a function's source (its bytecode if there is none) and of its :func:`_constants`."""
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):
@@ -156,9 +160,9 @@ def _fingerprint_of_code(function: Callable) -> str:
 
 
 def _constants(function: Callable) -> list[tuple[str, object]]:
-    """Numbers, texts and arrays that a function closes over, reads from its module or has as defaults.
+    """Return numbers, strings and arrays that a function closes over, reads from its module or has as defaults.
 
-    Not what it calls, nor objects of other kinds.
+    Functions that it calls and objects of other kinds are not included.
     """
     if not inspect.isfunction(function):
         return []
@@ -175,20 +179,24 @@ def _constants(function: Callable) -> list[tuple[str, object]]:
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
     sides = tuple(image_size) if isinstance(image_size, tuple | list) else ()
     if len(sides) != 2 or not all(isinstance(side, Integral) and side >= SMALLEST for side in sides):
-        raise ValueError(f"image_size={image_size!r}: give (height, width), of {SMALLEST} pixels at least")
+        raise ValueError(f"image_size={image_size!r} must be (height, width), each at least {SMALLEST} pixels")
     return tuple(map(int, sides))
 
 
 def _require_trainable(recipe: Recipe, split: Split) -> None:
     require_batch(len(split.train), recipe)
     if recipe.selection == "test" and split.query is None:
-        raise ValueError("selection='test' needs a query and a gallery: give them, or selection='silhouette' or 'last'")
+        raise ValueError(
+            "selection='test' needs a query and a gallery; pass them, or use selection='silhouette' or 'last'"
+        )
     if recipe.start == "identities" and not split.knows_identities:
-        raise ValueError(f"{recipe.name} is trained on identities, and {split.name} does not know all of them")
+        raise ValueError(f"{recipe.name} trains on identities, but not all identities of {split.name} are known")
     if recipe.selection == "validation" and split.validation is None:
-        raise ValueError("selection='validation' needs identities left out of training: give identities=...")
+        raise ValueError("selection='validation' needs identities that are left out of training; set identities=...")
     if recipe.selection == "silhouette" and recipe.criterion is None:
-        raise ValueError(f"selection='silhouette' needs clusters, and {recipe.name} merges nothing")
+        raise ValueError(
+            f"selection='silhouette' needs clusters, but {recipe.name} does not merge; use another selection"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +211,7 @@ class Prepared:
 
 
 def prepare(split: Split, image_size: tuple[int, int], *, parts: Sequence[str], device: torch.device) -> Prepared:
-    """Decode the sets named (or map the cache of an earlier run) and move them to ``device``."""
+    """Decode the sets named in ``parts`` (or memory-map the cache of an earlier run) and move them to ``device``."""
 
     def images(part: str) -> Images | None:
         tracklets = getattr(split, part)

@@ -1,7 +1,7 @@
-"""A stand-in for ImageNet on the embedded datasets: a backbone that has learned to name garments on studio pictures.
+"""Pretraining for the embedded datasets, instead of ImageNet: the backbone learns to name garments on studio pictures.
 
-The papers start from a network that knows pictures in general. One from random weights tells cameras by their
-backgrounds, never finds the same person in two of them, and has nothing to merge.
+The papers start from a network pretrained on general images. A network with random weights recognizes cameras by their
+backgrounds, does not find the same person in two cameras, and therefore has nothing useful to merge.
 """
 
 from pathlib import Path
@@ -20,15 +20,15 @@ EPOCHS, BATCH_SIZE, PEAK_RATE = 3, 32, 0.1
 
 
 def catalogue_weights(backbone: str, *, image_size: tuple[int, int]) -> Path:
-    """Weights file of a backbone pretrained on the catalogue: made once, then kept."""
+    """Return the weights file of a backbone pretrained on the catalogue; it is made once and then kept."""
     height, width = image_size
     file = paths.CACHE / f"catalogue-{backbone}-{height}x{width}.safetensors"
     if file.exists():
         return file
     with locked(file):
-        if not file.exists():  # nobody was faster
+        if not file.exists():  # no other process has made it meanwhile
             how_long = "half a minute on one core for resnet18 at 64x32"
-            print(f"{backbone} at {height}x{width} is pretrained on the catalogue, once: {how_long}", flush=True)
+            print(f"pretraining {backbone} at {height}x{width} on the catalogue, once: {how_long}", flush=True)
             state = {k: v.contiguous() for k, v in pretrain(backbone, image_size).state_dict().items()}
             with replacing(file) as partial:
                 partial.write_bytes(save(state))
@@ -36,7 +36,7 @@ def catalogue_weights(backbone: str, *, image_size: tuple[int, int]) -> Path:
 
 
 def pretrain(backbone: str, image_size: tuple[int, int]) -> nn.Module:
-    """A torchvision network, trained on the CPU to say from a studio picture what the person wears."""
+    """Train a torchvision network on the CPU to recognize in a studio picture what the person wears."""
     pictures, answers = load_catalogue(image_size=image_size)
     images, answers = load_images(pictures, image_size), torch.from_numpy(answers)
     generator = torch.Generator().manual_seed(0)
@@ -44,7 +44,7 @@ def pretrain(backbone: str, image_size: tuple[int, int]) -> nn.Module:
         torch.manual_seed(0)
         network, stem, body, width = load_backbone(backbone, "none")
         head = nn.Linear(width, answers.shape[1])
-    # Other arithmetic, a faster one too, would give other weights, and every new run a column of its own.
+    # Any other arithmetic, even a faster one, would give other weights, and new runs would get a column of their own.
     layout = torch.contiguous_format if backbone.startswith("resnet") else torch.channels_last
     network.to(memory_format=layout)
     parameters = [*stem.parameters(), *body.parameters(), *head.parameters()]

@@ -1,6 +1,6 @@
-"""How well pseudo-labels agree with the true identities, and how well clusters are separated, which needs none.
+"""Cluster quality: agreement of pseudo-labels with the true identities, and cluster separation, which needs no labels.
 
-For diagnosis, and for choosing a stage: nothing here may reach training.
+Used for diagnosis and for selecting a stage: nothing computed here may reach training.
 """
 
 from collections.abc import Iterator
@@ -10,32 +10,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = {"cpu": 2**21, "cuda": 2**25}  # distances that are held at a time
-ROUNDING = 1e-13  # of float64, in a squared distance over the squared lengths
-MANY = 20_000  # images of which a run computes validity only if a stage is chosen by it, for it costs N²
+BLOCK = {"cpu": 2**21, "cuda": 2**25}  # distances held at a time
+ROUNDING = 1e-13  # float64 rounding error of a squared distance, relative to the squared lengths
+MANY = 20_000  # above this many images a run computes validity only if it selects the stage, because it costs O(N²)
 
 
 @dataclass(frozen=True)
 class ClusterQuality:
-    """Agreement of clusters with identities, in fractions; every field survives JSON as it is.
+    """Agreement of clusters with identities, as fractions; every field can be stored as JSON.
 
-    Those that take identities are of the images whose pid is 0 or more, and None where there is none: -1 is unknown.
+    The fields that need identities cover the images with a pid of 0 or more, and are None without such images (-1 means
+    unknown).
     """
 
     num_clusters: int
     num_singletons: int
-    largest_cluster: int  # images in it
+    largest_cluster: int  # number of its images
     size_histogram: list[list[int]]  # [size, number of clusters of that size], by ascending size
-    purity: float | None  # share of the images whose pid is the most frequent one of their cluster
-    adjusted_rand_index: float | None  # 1 where the partitions are equal, about 0 where they agree by chance
-    pair_precision: float | None  # share of the pairs in one cluster that are of one pid; 1 where there is no such pair
-    pair_recall: float | None  # share of the pairs of one pid that are in one cluster; 1 where there is no such pair
+    purity: float | None  # share of images whose pid is the most frequent one in their cluster
+    adjusted_rand_index: float | None  # 1 for equal partitions, about 0 for chance agreement
+    pair_precision: float | None  # share of the pairs in the same cluster that have the same pid; 1 without such pairs
+    pair_recall: float | None  # share of the pairs with the same pid that are in the same cluster; 1 without such pairs
 
 
 def cluster_quality(pseudo_labels: Tensor | np.ndarray, pids: Tensor | np.ndarray) -> ClusterQuality:
-    """Compare ``pseudo_labels`` (N,) with ``pids`` (N,), integers in any numbering, both on any device.
+    """Compare ``pseudo_labels`` (N,) with ``pids`` (N,), integers in any numbering, each on any device.
 
-    ValueError for shapes that differ, other than integers, and no image.
+    Raises:
+        ValueError: shapes that differ, values that are not integers, or no images.
     """
     labels, pids = _integers(pseudo_labels), _integers(pids)
     if labels.shape != pids.shape or labels.ndim != 1 or len(labels) == 0:
@@ -51,7 +53,7 @@ def cluster_quality(pseudo_labels: Tensor | np.ndarray, pids: Tensor | np.ndarra
 
 
 def _agreement(labels: np.ndarray, pids: np.ndarray) -> dict[str, float | None]:
-    """The fields of :class:`ClusterQuality` that take identities, of the images (n,) whose identity is known."""
+    """Compute the fields of :class:`ClusterQuality` that need identities, for images (n,) of known identity."""
     if len(labels) == 0:
         return dict.fromkeys(("purity", "adjusted_rand_index", "pair_precision", "pair_recall"))
     clusters, identities = (np.unique(ids, return_inverse=True)[1] for ids in (labels, pids))
@@ -69,12 +71,15 @@ def _agreement(labels: np.ndarray, pids: np.ndarray) -> dict[str, float | None]:
 
 
 def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float]:
-    """How compact and well separated clusters are, without any identity: what a user with no labels can choose by.
+    """Measure how compact and well separated clusters are, without identities, so that unlabeled data suffices.
 
-    ``features`` (N, d), ``pseudo_labels`` (N,), on any device. The mean silhouette (Rousseeuw 1987; -1 to 1, higher is
-    better), Calinski and Harabasz's ratio of dispersions (1974; higher is better) and Davies and Bouldin's index
-    (1979; lower is better) on Euclidean distances, as scikit-learn defines them, in float64. Empty where they are
-    undefined: one cluster, or as many as images. ValueError for labels that are no integers, or not one a point.
+    Returns the mean silhouette (Rousseeuw 1987; -1 to 1, higher is better), the Calinski-Harabasz index (1974; higher
+    is better) and the Davies-Bouldin index (1979; lower is better) on Euclidean distances, as defined in scikit-learn,
+    in float64. The result is empty where they are undefined: for one cluster, or as many clusters as images.
+    ``features`` is (N, d), ``pseudo_labels`` is (N,), each on any device.
+
+    Raises:
+        ValueError: labels that are not integers, or not one label per point.
     """
     points = features.detach().double()
     labels = torch.from_numpy(_integers(pseudo_labels)).to(points.device)
@@ -96,7 +101,7 @@ def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float
 
 
 def _silhouettes(points: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
-    """(b - a) / max(a, b) of each point (N,): mean distances to its own cluster's others and to the nearest cluster."""
+    """Silhouette (b - a) / max(a, b) of each point (N,): mean distance a to its own cluster, b to the nearest other."""
     found = []
     for rows, distances in _distances(points):
         own, column = labels[rows], torch.arange(distances.shape[1], device=points.device)
@@ -110,7 +115,7 @@ def _silhouettes(points: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _dispersions_ratio(points: Tensor, centers: Tensor, to_center: Tensor, sizes: Tensor) -> Tensor:
-    """Between clusters over within, each by its degrees of freedom; 1 where nothing is dispersed within."""
+    """Dispersion between clusters over dispersion within, each by its degrees of freedom; 1 if none is within."""
     between = (sizes * (centers - points.mean(0)).square().sum(1)).sum()
     within = to_center.square().sum()
     ratio = between * (len(points) - len(sizes)) / (within * (len(sizes) - 1))
@@ -118,16 +123,16 @@ def _dispersions_ratio(points: Tensor, centers: Tensor, to_center: Tensor, sizes
 
 
 def _likenesses(centers: Tensor, spreads: Tensor) -> Tensor:
-    """Mean over clusters of their likeness to the one that they are most like: both spreads over the distance."""
+    """Mean over clusters of the likeness to their most similar cluster: the sum of both spreads over the distance."""
     most = []
     for rows, distances in _distances(centers):
         likeness = (spreads[:, None] + spreads[rows]) / distances
-        most.append(likeness.masked_fill_(distances == 0, 0.0).amax(0))  # as scikit-learn takes clusters in one place
+        most.append(likeness.masked_fill_(distances == 0, 0.0).amax(0))  # coinciding clusters, as in scikit-learn
     return torch.cat(most).mean()
 
 
 def _distances(points: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Distances (N, n) from all points to those of a slice, slice by slice; 0 where rounding leaves no difference."""
+    """Yield distances (N, n) from all points to those of a slice, slice by slice; 0 if not larger than rounding."""
     squares = points.square().sum(1)
     step = max(1, BLOCK.get(points.device.type, BLOCK["cpu"]) // len(points))
     for start in range(0, len(points), step):
@@ -138,7 +143,7 @@ def _distances(points: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _integers(ids: Tensor | np.ndarray) -> np.ndarray:
-    """The ids on the host, int64."""
+    """Return the ids as int64 on the host."""
     ids = ids.cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
     if not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"labels must be integers, not {ids.dtype}")
@@ -146,34 +151,35 @@ def _integers(ids: Tensor | np.ndarray) -> np.ndarray:
 
 
 def _pairs(sizes: np.ndarray | int) -> int:
-    """Pairs within groups of these sizes."""
+    """Count the pairs within groups of these sizes."""
     return int(np.sum(sizes * (np.asarray(sizes) - 1)) // 2)
 
 
 def _adjusted_rand_index(in_both: int, in_cluster: int, of_pid: int, *, total: int) -> float:
-    """Hubert and Arabie's index from numbers of pairs: (in_both - expected) / (mean of the two - expected)."""
-    if in_cluster == of_pid == in_both:  # equal partitions; for two trivial ones the quotient would be 0 / 0
+    """Adjusted Rand index (Hubert and Arabie) from pair counts: (in_both - expected) / (mean of the two - expected)."""
+    if in_cluster == of_pid == in_both:  # equal partitions; for two trivial partitions the quotient would be 0 / 0
         return 1.0
     expected = in_cluster * of_pid / total
     return (in_both - expected) / ((in_cluster + of_pid) / 2 - expected)
 
 
 def nearest_elsewhere(features: Tensor, camids: np.ndarray) -> np.ndarray:
-    """Each sample's nearest one of another camera: unit rows (N, d), (N,) -> (N,) int64."""
+    """Find the nearest sample from another camera for each sample: unit rows (N, d), (N,) -> (N,) int64."""
     camera = torch.as_tensor(camids)
     if (camera == camera[0]).all():
-        raise ValueError("all images are of one camera: there is none of another to be the nearest")
+        raise ValueError("all images are from one camera; a nearest neighbor in another camera needs at least two")
     return (features @ features.T).masked_fill(camera[:, None] == camera, -torch.inf).argmax(1).numpy()
 
 
 def gathering(
     nearest: np.ndarray, pseudo_labels: np.ndarray, *, frames: np.ndarray, pids: np.ndarray, camids: np.ndarray
 ) -> dict[str, float]:
-    """How far identities gather, in a network's features and in clusters (BUC Fig. 4, DBC Fig. 6).
+    """Measure how well identities group together in a network's features and in clusters (BUC Fig. 4, DBC Fig. 6).
 
-    Percent of the samples whose nearest one of another camera is of the same identity: by the features, as ``nearest``
-    (N,) has it, and, without any network, by the pixels of ``frames`` (N, H, W, 3). Then clusters, those of several
-    identities, and the samples in these. ``pseudo_labels``, ``pids`` and ``camids`` are (N,).
+    First the percentage of samples whose nearest neighbor from another camera has the same identity: by the features,
+    with the neighbors given as ``nearest`` (N,), and without any network, by the pixels of ``frames`` (N, H, W, 3).
+    Then the number of clusters, of clusters with several identities, and of samples in the latter. ``pseudo_labels``,
+    ``pids`` and ``camids`` are (N,).
     """
     pixels = torch.as_tensor(frames).flatten(1).float()
     by_pixels = nearest_elsewhere(torch.nn.functional.normalize(pixels - pixels.mean(0)), camids)

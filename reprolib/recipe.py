@@ -1,7 +1,7 @@
-"""A recipe is the whole method in one frozen dataclass; the named recipes are the two papers and the two programs.
+"""Recipes: a frozen dataclass holds the whole method; the named recipes are the two papers and the two programs.
 
-The default follows the paper where it speaks and the released program where the paper is silent. To change
-anything: ``dataclasses.replace(BUC, merge_percent=0.1)``.
+The defaults follow the paper. Where the paper is silent they follow the released program. To change a setting:
+``dataclasses.replace(BUC, merge_percent=0.1)``.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Literal, get_args, get_origin
 
 
 def _check_choices(settings) -> None:
-    """Raise ValueError where a field holds another type, or choice, than it is annotated with; 1 may become 1.0."""
+    """Raise ValueError for a field whose type or choice does not match its annotation; an int may become a float."""
     kinds = {int: int, float: int | float, str: str}
     for f in fields(settings):
         value, choices = getattr(settings, f.name), get_args(f.type) if get_origin(f.type) is Literal else None
@@ -19,7 +19,7 @@ def _check_choices(settings) -> None:
             raise ValueError(f"{f.name}={value!r} is not one of {', '.join(map(repr, choices))}")
         if f.type in kinds and (isinstance(value, bool) or not isinstance(value, kinds[f.type])):
             raise ValueError(f"{f.name}={value!r} must be of type {f.type.__name__}")
-        if f.type is float:  # 1 and 1.0 are one setting, and a run has one name
+        if f.type is float:  # 1 and 1.0 are the same setting, so they must give a run the same name
             object.__setattr__(settings, f.name, float(value))
 
 
@@ -28,26 +28,33 @@ LINKAGES = ("minimum", "maximum", "centroid", "average")
 
 @dataclass(frozen=True)
 class Criterion:
-    """Dissimilarity of two clusters, ``linkage + regularizer_weight * regularizer``, and how its ranking is used."""
+    """Dissimilarity of two clusters, ``linkage + regularizer_weight * regularizer``, and how pairs are ranked by it."""
 
-    linkage: str | Callable = "minimum"  # one of LINKAGES (BUC Eq. 4 and text; DBC Eq. 4), or a function like those
+    linkage: str | Callable = (
+        "minimum"  # one of LINKAGES (BUC Eq. 4 and text; DBC Eq. 4), or a function with that signature
+    )
     regularizer: Literal["none", "size", "dispersion"] = "none"  # BUC Eq. (5); DBC Eq. (5)
     regularizer_weight: float = 0.0  # λ of BUC Eq. (6) and DBC Eq. (5)
     distance: Literal["euclidean", "squared"] = "euclidean"  # both released programs square it
     ranking: Literal["once", "each_merge"] = "once"  # pairs ranked once a stage, or again after each merge
-    absorbed: Literal["follow", "skip"] = "follow"  # ranked once: a pair whose cluster was absorbed this stage
+    absorbed: Literal["follow", "skip"] = "follow"  # ranked once: a pair with a cluster absorbed in this stage
     dispersion: Literal["sum", "mean"] = "sum"  # Σ over ordered pairs / n (DBC Eq. 3), or / n² (released)
-    dispersion_update: Literal["eq7", "exact"] = "eq7"  # each_merge: DBC Eq. (7), or the definition's own value
+    dispersion_update: Literal["eq7", "exact"] = (
+        "eq7"  # each_merge: DBC Eq. (7), or the value that the definition gives
+    )
 
     def __post_init__(self):
-        """Check every choice and λ."""
+        """Check every field."""
         _check_choices(self)
         if not callable(self.linkage) and self.linkage not in LINKAGES:
             raise ValueError(f"linkage={self.linkage!r} is not one of {', '.join(map(repr, LINKAGES))}, or a function")
         if callable(self.linkage) and getattr(self.linkage, "__name__", "<lambda>") in ("<lambda>", *LINKAGES):
-            raise ValueError(f"{self.linkage!r}: a record knows a linkage by its name: give it one of its own, by def")
+            raise ValueError(
+                f"{self.linkage!r}: a record identifies a linkage by its name; define it by def, with a name that is "
+                "not one of the built-in linkages"
+            )
         if callable(self.linkage) and self.ranking != "once":
-            raise ValueError("a linkage of your own has no update: give ranking='once'")
+            raise ValueError("a custom linkage has no update formula; use ranking='once'")
         if not 0 <= self.regularizer_weight < float("inf"):
             raise ValueError(f"regularizer_weight={self.regularizer_weight} must be finite and not negative")
 
@@ -65,18 +72,20 @@ AT_LEAST_ONE = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run computes, apart from its data, backbone and seed."""
+    """All settings of a method: everything that determines a run apart from its data, backbone and seed."""
 
     name: str
-    criterion: Criterion | None  # None: no merging, every image stays its own class
-    start: Literal["singletons", "identities"] = "singletons"  # identities: the supervised bound, no method of a paper
+    criterion: Criterion | None  # None: no merging, every image remains its own class
+    start: Literal["singletons", "identities"] = (
+        "singletons"  # identities: the supervised upper bound, not a method of the papers
+    )
     merge_percent: float = 0.05  # mp; m = int(N * mp) merges a stage
-    stage_rule: Literal["paper", "released", "first"] = "paper"  # while C > m (Alg. 1); int(1 / mp) - 1; one alone
+    stage_rule: Literal["paper", "released", "first"] = "paper"  # while C > m (Alg. 1); int(1 / mp) - 1; a single one
     temperature: float = 0.1  # τ of BUC Eq. (2)
-    normalize_table: bool = False  # V_y <- (V_y + v) / 2, then to unit length (released)
+    normalize_table: bool = False  # after V_y <- (V_y + v) / 2 scale V_y to unit length (released)
     table_start: Literal["zeros", "means", "stale_means"] = "zeros"  # stale: means of the clusters before the merge
     embedding_dim: int = 2048
-    embedding_layers: int = 1  # linear layers of the head, BatchNorm after each, ReLU between
+    embedding_layers: int = 1  # linear layers of the head, with BatchNorm after each and ReLU between them
     dropout: float = 0.5
     dropout_position: Literal["before_normalize", "after_normalize"] = "before_normalize"
     batch_size: int = 16  # the last, incomplete batch of an epoch is dropped
@@ -89,21 +98,24 @@ class Recipe:
     backbone_rate: float = 0.1  # the backbone learns at this fraction of the head's rate
     momentum: float = 0.9  # SGD, Nesterov
     weight_decay: float = 5e-4
-    train_order: Literal["shuffled", "sorted"] = "shuffled"  # by identity, as the released programs read folders
+    train_order: Literal["shuffled", "sorted"] = "shuffled"  # sorted: by identity, as the released programs read it
     # reid: area 0.64-1, height / width 2-3, flip. instance (discrimination): area 0.2-1, ratio 3/4-4/3, flip, colors.
     augmentation: Literal["reid", "instance", "none"] = "reid"
     frames_per_tracklet: int = 16  # video: frames sampled from a tracklet in training
     frames_at_most: int = 900  # video: frames of a tracklet used in merging and evaluation
     junk: Literal["left_out", "in_gallery"] = "left_out"  # Market-1501: 15,913 gallery images, or 19,732 with its junk
-    # The stage kept: of best rank-1 on the test set, as in both programs (the papers say "validation set"), or on
-    # training identities left out; the last; or, without any label, the one with the best silhouette of its clusters.
+    # Which stage is kept. test: the best rank-1 on the test set, as in both programs (the papers say "validation set").
+    # validation: the best rank-1 on held-out training identities. last: the last stage. silhouette: the stage whose
+    # clusters have the best silhouette, which needs no labels.
     selection: Literal["test", "last", "validation", "silhouette"] = "test"
 
     def __post_init__(self):
-        """Check every choice and range."""
+        """Check every field."""
         _check_choices(self)
         if not re.fullmatch(r"[\w.+-]+", self.name):
-            raise ValueError(f"name={self.name!r}: files bear it; take letters, digits, '.', '-', '+' and '_'")
+            raise ValueError(
+                f"name={self.name!r} is used in file names; use only letters, digits, '.', '-', '+' and '_'"
+            )
         if not isinstance(self.criterion, Criterion | None):
             raise ValueError(f"criterion={self.criterion!r} must be a Criterion, or None for no merging")
         for name in ("learning_rate", "later_learning_rate", "backbone_rate", "momentum", "weight_decay"):
@@ -121,68 +133,68 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.start == "identities" and self.criterion is not None:
-            raise ValueError("start='identities' leaves nothing to merge: give criterion=None")
+            raise ValueError("start='identities' leaves nothing to merge; use criterion=None")
 
     def with_weight(self, weight: float) -> "Recipe":
-        """The same with another λ (BUC Fig. 3a, DBC Fig. 4); the name says so."""
+        """Return this recipe with another λ (BUC Fig. 3a, DBC Fig. 4); the new value is added to its name."""
         return replace(self.changed(regularizer_weight=weight), name=f"{self.name}_weight_{weight:g}")
 
     def with_linkage(self, linkage: str | Callable) -> "Recipe":
-        """The same with another linkage (BUC Table 3); the name says so."""
+        """Return this recipe with another linkage (BUC Table 3), which is added to its name."""
         return replace(self.changed(linkage=linkage), name=f"{self.name}_{getattr(linkage, '__name__', linkage)}")
 
     def changed(self, **values) -> "Recipe":
-        """The same with other values of its fields or its criterion's, under the same name.
+        """Return this recipe with some fields of it or of its criterion changed; the name stays the same.
 
         Raises:
-            ValueError: no such field, a criterion's field where nothing is merged, or a value that cannot be.
+            ValueError: an unknown field, a field of the criterion where nothing is merged, or an invalid value.
         """
         own, of_criterion = ({f.name for f in fields(kind)} - {"criterion"} for kind in (Recipe, Criterion))
         if unknown := values.keys() - own - of_criterion:
-            raise ValueError(f"{sorted(unknown)[0]!r} is no field of a recipe: {', '.join(sorted(own | of_criterion))}")
+            raise ValueError(
+                f"{sorted(unknown)[0]!r} is not a field of a recipe; use one of {', '.join(sorted(own | of_criterion))}"
+            )
         changes = {name: value for name, value in values.items() if name in of_criterion}
         if changes and self.criterion is None:
-            raise ValueError(f"{self.name} merges nothing, and so has no {sorted(changes)[0]}")
+            raise ValueError(f"{self.name} does not merge, so it has no {sorted(changes)[0]}")
         criterion = replace(self.criterion, **changes) if changes else self.criterion
         if changes.get("regularizer_weight") and criterion.regularizer == "none":
-            raise ValueError(
-                f"{self.name} has no regularizer for a weight: give regularizer='size' or 'dispersion' too"
-            )
+            raise ValueError(f"{self.name} has no regularizer to weight; also set regularizer='size' or 'dispersion'")
         return replace(self, criterion=criterion, **{k: v for k, v in values.items() if k in own})
 
     @property
     def has_own_linkage(self) -> bool:
-        """Whether clusters are linked by a function of the user's."""
+        """Whether the linkage is a function of the user."""
         return self.criterion is not None and callable(self.criterion.linkage)
 
     def settings(self) -> dict:
-        """Every field, for a record; a linkage of your own by its name alone."""
+        """Return every field as a dictionary for the record; a custom linkage is stored by its name only."""
         settings = asdict(self)
         if self.has_own_linkage:
             settings["criterion"]["linkage"] = self.criterion.linkage.__name__
         return settings
 
     def merges_per_stage(self, num_tracklets: int) -> int:
-        """``m = N * mp`` of BUC Section 3.2, rounded down as in the released program, and at least 1.
+        """Return ``m = N * mp`` (BUC Section 3.2), rounded down as in the released program, and at least 1.
 
-        BUC Algorithm 1 rounds up: 647 on Market-1501, where this is 646.
+        BUC Algorithm 1 rounds up: 647 on Market-1501, where this function gives 646.
         """
         return max(1, int(num_tracklets * self.merge_percent))
 
     def num_stages(self, num_tracklets: int) -> int:
-        """How many times the network is trained."""
+        """Return the number of stages, that is, how many times the network is trained."""
         if self.stage_rule == "first":
             return 1
         stages = -(-num_tracklets // self.merges_per_stage(num_tracklets)) - 1
         if self.stage_rule == "released":
-            stages = min(stages, int(1 / self.merge_percent) - 1)  # the fewer only where N < 1 / mp
+            stages = min(stages, int(1 / self.merge_percent) - 1)  # fewer only if N < 1 / mp
         return max(1, stages)
 
 
 BUC = Recipe("buc", Criterion("minimum", "size", 0.003))
 DBC = Recipe(
     "dbc",
-    # λ: the text names 0.5 among its settings and 0.1 as the best of Fig. 4, whose value is that of the tables.
+    # λ: the text lists 0.5 among the settings and 0.1 as the best value in Fig. 4, whose result is that of the tables.
     Criterion("average", "dispersion", 0.1, ranking="each_merge"),
     embedding_dim=1024,
     embedding_layers=2,
@@ -203,25 +215,25 @@ BUC_RELEASED = replace(
 DBC_RELEASED = replace(
     DBC,
     name="dbc_released",
-    # The program computes λ's term and then ranks the pairs without it.
+    # The program computes the regularizer term and then ranks the pairs without it.
     criterion=Criterion("average", "none", distance="squared", absorbed="skip", dispersion="mean"),
     table_start="stale_means",
     **_RELEASED,
 )
 
-# The ablations of both papers: the same without the regularizer.
+# The ablations of both papers: the same method without the regularizer.
 BUC_UNREGULARIZED = replace(BUC, name="buc_unregularized", criterion=Criterion("minimum"))
 DBC_UNREGULARIZED = replace(DBC, name="dbc_unregularized", criterion=Criterion("average", ranking="each_merge"))
 
-# DBC's criterion on BUC's embedding head: what the paper's two layers, ending in 1024, are worth.
+# DBC's criterion with BUC's embedding head: measures the effect of DBC's two-layer, 1024-dimensional head.
 DBC_ONE_LAYER = replace(DBC, name="dbc_one_layer_head", embedding_dim=2048, embedding_layers=1)
 
-# CIFAR-10 (BUC Table 4): images of things, so the crops and colors of instance discrimination; all else as above.
+# CIFAR-10 (BUC Table 4) shows objects: crops and colors as in instance discrimination, all else as above.
 OIM_CIFAR10, BUC_CIFAR10, DBC_CIFAR10 = (
     replace(recipe, name=f"{recipe.name}_cifar10", augmentation="instance") for recipe in (OIM, BUC, DBC)
 )
 
-# What annotation would give: the same network and loss with true identities, for one long stage.
+# Supervised upper bound: the same network and loss trained on the true identities, for one long stage.
 SUPERVISED = replace(
     OIM, name="supervised", start="identities", stage_rule="first", first_stage_epochs=40, learning_rate_drop=30
 )

@@ -1,4 +1,4 @@
-"""A run's record: settings, provenance and every stage's figures, as one JSON file written whole or not at all."""
+"""The record of a run: settings, provenance and the results of every stage, in one atomically written JSON file."""
 
 import hashlib
 import json
@@ -17,83 +17,86 @@ import torch
 from reprolib import paths
 from reprolib.files import replacing
 
-DAMAGED = "give another file, or, if it was one, delete it and run again"
-FORMAT = 1  # raised when a record's fields change meaning
+DAMAGED = "use another file, or delete this damaged one and run again"
+FORMAT = 1  # increased when the fields of a record change their meaning
 
 
 def require_source(source: str) -> None:
-    """ValueError for a source of results that is neither the repository ("stored") nor what is made here ("run")."""
+    """Raise ValueError unless the source of results is "stored" (the repository) or "run" (made here)."""
     if source not in ("stored", "run"):
         raise ValueError(f'source={source!r} is not one of "stored", "run"')
 
 
 class RecordError(ValueError):
-    """A record that cannot be used; the message names the file and the remedy."""
+    """A record cannot be used; the message names the file and the remedy."""
 
 
 @dataclass
 class RunRecord:
-    """One execution of a recipe. Metrics are fractions; tables print percent."""
+    """One execution of a recipe. Metrics are fractions; tables show percent."""
 
     settings: dict  # dataset, its fingerprint, identities, recipe, backbone, weights, image_size, seed, precision
-    provenance: dict  # device, versions, commit, when, wall time
+    provenance: dict  # device, versions, commit, date, wall time
     untrained: dict  # metrics of the network before any training
     stages: list[dict] = field(default_factory=list)  # stage, num_clusters, losses, metrics, quality, validity, seconds
     selected: int | None = None  # the stage kept by settings["recipe"]["selection"]; None while unfinished
-    root: ClassVar[Path | None] = None  # of a record that was read: the results it lies in; not a part of it
+    root: ClassVar[Path | None] = None  # results folder that a record was read from; not part of the record
 
     def __repr__(self) -> str:
-        """Short: the settings are long."""
+        """Return a short summary; the settings would be long."""
         kept = "unfinished" if self.selected is None else f"kept {self.selected}"
         ranked = f", rank-1 {self.best['rank-1']:.1%}" if self.selected is not None and self.best else ""
         return f"RunRecord({self.name}: {len(self.stages)} stages, {kept}{ranked})"
 
     @property
     def name(self) -> str:
-        """What the record's files are called."""
+        """The name of the record's files, without suffix."""
         return run_name(self.settings)
 
     @property
     def best(self) -> dict:
-        """The metrics of the stage kept."""
+        """The metrics of the kept stage."""
         return self.stages[self.kept]["metrics"]
 
     @property
     def kept(self) -> int:
-        """The stage kept."""
+        """The index of the kept stage."""
         if self.selected is None:
-            raise RecordError(f"{self.name}: the run is not finished; the same command goes on with it")
+            raise RecordError(f"{self.name}: the run is not finished; run the same command again to resume it")
         return self.selected
 
     def curve(self, metric: str) -> list[float]:
-        """One metric of every stage."""
+        """Return one metric for every stage."""
         return [stage["metrics"][metric] for stage in self.stages]
 
     def pseudo_labels(self) -> np.ndarray:
-        """The clusters that each stage trained on, (stages, N): of the training samples, in the order of the Split.
+        """Return the pseudo-labels that each stage trained on, (stages, N), in the order of the Split.
 
-        A named dataset's is that of ``load_dataset(name)``; with ``identities``, or ``samples``, that of its
-        ``keep_identities(identities, seed)``, or ``keep_samples``. Raises RecordError where no labels are to be found.
+        For a named dataset that is the order of training samples in ``load_dataset(name)``; with ``identities`` or
+        ``samples`` it is that of its ``keep_identities(identities, seed)`` or ``keep_samples``.
+
+        Raises:
+            RecordError: the labels are missing or damaged.
         """
         return self.stored_labels("pseudo_labels")
 
     def stored_labels(self, name: str) -> np.ndarray:
-        """An array of ``results/labels/<record>.npz``: "pseudo_labels", or "pids", which are for diagnosis alone."""
+        """Read an array of ``results/labels/<record>.npz``: "pseudo_labels", or "pids" (only for diagnosis)."""
         places = [self.root / "labels"] if self.root else []
         for folder in (*places, paths.LABELS, paths.STORED_LABELS):
             if (file := folder / f"{self.name}.npz").exists():
                 try:
                     with file.open("rb") as opened, np.load(opened) as content:
                         return content[name]
-                except Exception as error:  # a damaged archive fails in any way
+                except Exception as error:  # a damaged archive can fail in any way
                     raise RecordError(f"{file}: not the labels of a run ({error}); {DAMAGED}") from error
         raise RecordError(
-            f"{(places or [paths.LABELS])[0]}: holds no {self.name}.npz, the run's labels; set REPROLIB_RESULTS to the "
-            "folder in which it was run, or run it again with --fresh"
+            f"{(places or [paths.LABELS])[0]}: does not contain {self.name}.npz, the labels of the run; set "
+            "REPROLIB_RESULTS to the results folder of that run, or run it again with --fresh"
         )
 
     def save(self) -> Path:
-        """Write ``results/runs/<name>.json``."""
+        """Write the record to ``results/runs/<name>.json`` and return its path."""
         file = paths.RUNS / f"{self.name}.json"
         with replacing(file) as partial:
             partial.write_text(_readable(stamped({"format": FORMAT, **asdict(self)})), encoding="utf-8")
@@ -104,37 +107,39 @@ def load_record(file: str | Path) -> RunRecord:
     """Read a record, such as ``results/runs/synthetic_buc_….json``.
 
     Raises:
-        RecordError: no such file, not a record, one of another format, or one that was edited.
+        RecordError: a missing file, a file that is not a record, a record of another format, or an edited record.
     """
     file = Path(file)
     if not file.is_file():
-        raise RecordError(f"{file}: no such file; give a record, such as one of {paths.RUNS}")
+        raise RecordError(f"{file}: no such file; use a record, for example one in {paths.RUNS}")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise RecordError(f"{file}: a record of another version of reprolib; delete it and run again")
+            raise RecordError(f"{file}: written by another version of reprolib; delete it and run again")
         if content["checksum"] != stamped(content)["checksum"]:
-            raise RecordError(f"{file}: edited since the run: its checksum is another; restore it, or run --fresh")
+            raise RecordError(
+                f"{file}: edited since the run (its checksum does not match); restore it, or run again with --fresh"
+            )
         record = RunRecord(**{k: v for k, v in content.items() if k not in ("format", "checksum")})
         record.root = file.resolve().parent.parent
         return record
     except RecordError:
         raise
     except KeyError as error:
-        raise RecordError(f"{file}: not a whole run record, without {error}; {DAMAGED}") from error
+        raise RecordError(f"{file}: incomplete run record, {error} is missing; {DAMAGED}") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RecordError(f"{file}: not a run record ({error}); {DAMAGED}") from error
 
 
 def stamped(content: dict) -> dict:
-    """A record's content with the checksum of all the rest, which an edit breaks."""
+    """Return a record's content with a checksum of all other fields, which detects edits."""
     rest = {k: v for k, v in content.items() if k != "checksum"}
     digest = hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16)
     return {**rest, "checksum": digest.hexdigest()}
 
 
 def run_name(settings: dict) -> str:
-    """Readable and unique: dataset, identities, recipe, backbone, image size, seed, and a digest of all settings."""
+    """Return a readable, unique name: dataset, identities, recipe, backbone, image size, seed, digest of settings."""
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=4).hexdigest()
     size = "x".join(map(str, settings["image_size"]))
     subset = f"-{settings['identities']}ids" if settings["identities"] else ""
@@ -143,7 +148,7 @@ def run_name(settings: dict) -> str:
 
 
 def provenance(device: torch.device, precision: str = "float32") -> dict:
-    """Where and with what a run is made; ``precision`` is that of the network's products."""
+    """Describe the hardware and software of a run; ``precision`` is that of the network's products."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else cpu_name(),
@@ -158,13 +163,13 @@ def provenance(device: torch.device, precision: str = "float32") -> dict:
 
 
 def versions() -> dict:
-    """Of everything whose version may move a figure."""
+    """Return the versions of everything that may change a number."""
     names = ("torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn")
     return {"python": platform.python_version(), **{n: version(n) for n in names}, "cuda": torch.version.cuda}
 
 
 def own_version() -> str:
-    """Of this package; a source tree that nobody installed has none."""
+    """Return the version of this package; a source tree that is not installed has none."""
     try:
         return version("reprolib")
     except PackageNotFoundError:
@@ -172,7 +177,7 @@ def own_version() -> str:
 
 
 def cpu_name() -> str:
-    """Of the processor, as the system has it."""
+    """Return the name of the processor as reported by the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -181,9 +186,9 @@ def cpu_name() -> str:
 
 
 def commit(*folders: str) -> str:
-    """The checkout's commit, "+changes" if any of ``folders`` has changed since.
+    """Return the checkout's commit, with "+changes" if any of ``folders`` has changed since.
 
-    Of a source tree without its history, what ``$REPROLIB_COMMIT`` says; else "unknown".
+    For a source tree without git history return ``$REPROLIB_COMMIT``, or "unknown" if that is not set.
     """
 
     def git(*arguments: str) -> str:
@@ -198,13 +203,13 @@ def commit(*folders: str) -> str:
 
 
 def write_json(file: Path, content: dict) -> None:
-    """Write a small file whole or not at all; several processes may do so at once, and the last one stays."""
+    """Write a small JSON file atomically; several processes may write it at the same time, and the last one wins."""
     with replacing(file, shared=True) as partial:
         partial.write_text(_readable(content), encoding="utf-8")
 
 
 def _readable(content: dict) -> str:
-    """JSON with a line for each field and, in a list of objects such as the stages, for each object."""
+    """Format JSON with one line per field and, in a list of objects such as the stages, one line per object."""
 
     def field_text(value) -> str:
         if isinstance(value, list) and value and isinstance(value[0], dict):

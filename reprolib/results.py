@@ -1,4 +1,4 @@
-"""What notebooks call: records on disk or trained now, and from them tables, claims and verdicts."""
+"""Functions for the notebooks: records from disk or from new runs, and their tables, claims and verdicts."""
 
 import json
 import shlex
@@ -80,11 +80,11 @@ __all__ = [
 def load_or_run(
     recipes: Sequence[Recipe], *, dataset: str, seeds: Sequence[int] = (0,), source: str = "stored", **settings
 ) -> list[RunRecord]:
-    """A record for every recipe and seed, in that order: read from the repository ("stored") or trained now ("run").
+    """Return a record per recipe and seed, in that order: from the repository ("stored") or trained now ("run").
 
-    Where several columns have a stored one, it is that of the column that has most of those wanted. What other
-    processes train meanwhile is left to them, and read when it is done.
-    ``settings`` are those of :func:`reprolib.run`, such as backbone, image_size, identities or device.
+    If several columns have a stored record, it is taken from the column that has most of the requested records. Runs
+    that other processes are training are left to them, and read when they are finished. ``settings`` are arguments of
+    :func:`reprolib.run`, such as backbone, image_size, identities or device.
 
     Raises:
         ValueError: an unknown source or setting.
@@ -92,7 +92,7 @@ def load_or_run(
     """
     require_source(source)
     if unknown := settings.keys() - (signature(make_plan).parameters.keys() - {"recipe", "seed"}):
-        raise ValueError(f"unknown settings {sorted(unknown)}; see reprolib.run")
+        raise ValueError(f"unknown settings {sorted(unknown)}; use arguments of reprolib.run")
     if source == "run":
         return train([Job(recipe, dataset, seed, settings) for recipe in recipes for seed in seeds])
     network = NETWORKS.get(dataset, PAPERS_NETWORK)
@@ -123,22 +123,22 @@ def load_or_run(
 
 
 def _missing(recipe: Recipe, dataset: str, seed: int, settings: dict) -> str:
-    """What is said of a run that has no stored record: the command that makes it, of a recipe that has one."""
+    """Return the message for a missing record, with the command that makes it if the recipe is a named one."""
     said = f'no stored record of {recipe.name} on {dataset}, seed {seed}; set source = "run"'
     if RECIPES.get(recipe.name) != recipe:
         return said
     given = {"recipe": recipe.name, "dataset": dataset, "seed": seed} | settings
     given = {k: "x".join(map(str, v)) if k == "image_size" else v for k, v in given.items() if v not in (None, False)}
     words = [[f"--{k.replace('_', '-')}", *([] if v is True else [str(v)])] for k, v in given.items()]
-    return f"{said}, or make it: {shlex.join(['reprolib', 'run', *chain(*words)])}"
+    return f"{said}, or make it with: {shlex.join(['reprolib', 'run', *chain(*words)])}"
 
 
 def stored(
     recipes: Sequence[Recipe] | None = None, *, other_than: str | None = None, at_least: int = 1
 ) -> list[RunRecord]:
-    """The repository's finished records of these recipes, or of all, on every dataset or on every dataset but one.
+    """Return the repository's finished records of these recipes (None: all), on every dataset except ``other_than``.
 
-    Of a column, one dataset and network, that has fewer than ``at_least`` of the recipes there are none.
+    Columns (one dataset and network each) with fewer than ``at_least`` of the recipes are left out.
     """
     records = [load_record(file) for file in sorted(paths.STORED_RUNS.glob("*.json"))]
     records = [record for record in records if record.settings["dataset"] != other_than]
@@ -153,17 +153,17 @@ def stored(
 
 
 def unfinished(dataset: str) -> list[RunRecord]:
-    """The repository's records of runs on a dataset that were cut off: no stage of them is kept, no claim judged."""
+    """Return the repository's records of interrupted runs on a dataset; they keep no stage and support no claim."""
     records = [load_record(file) for file in sorted(paths.STORED_UNFINISHED.glob("*.json"))]
     return [record for record in records if record.settings["dataset"] == dataset]
 
 
 def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchmark]:
-    """What each machine measured by ``make bench``; with "run" what this one measures now, at up to ``up_to`` images.
+    """Return the stored measurements of ``make bench``; with "run", measure here and now at up to ``up_to`` images.
 
     Raises:
         ValueError: an unknown source.
-        RecordError: nothing is stored.
+        RecordError: no stored measurement.
     """
     require_source(source)
     if source == "run":
@@ -173,17 +173,17 @@ def load_or_measure(*, source: str = "stored", up_to: int = 8000) -> list[Benchm
         )
     files = sorted((paths.STORED_BENCH if source == "stored" else paths.BENCH).glob("*.json"))
     if not files:
-        raise RecordError('nothing is measured yet; measure it: make bench, or set source = "run"')
+        raise RecordError('no stored measurement; run make bench, or set source = "run"')
     return [load_benchmark(file) for file in files]
 
 
 def load_beside_programs() -> list[Benchmark]:
-    """What each machine measured by ``make bench-programs``: steps beside the released programs' way."""
+    """Return the stored measurements of ``make bench-programs``: our steps beside those of the released programs."""
     return [load_benchmark(file) for file in sorted((paths.STORED_BENCH / "programs").glob("*.json"))]
 
 
 def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row a run and stage: column, recipe, seed, stage, num_clusters, kept, metrics in percent, quality."""
+    """Make a table, a row per run and stage: column, recipe, seed, stage, num_clusters, metrics (%), quality, kept."""
     rows = []
     for name, record in ((name, record) for name, members in columns(records).items() for record in members):
         for stage in record.stages:
@@ -196,23 +196,23 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 
 def train_pids(record: RunRecord) -> np.ndarray:
-    """The identities of the images that a run trained on, (N,), which it never saw: for diagnosis alone."""
+    """Return the identities (N,) of the images that a run trained on without seeing them; only for diagnosis."""
     return record.stored_labels("pids")
 
 
 def dataset_counts(names: Sequence[str], *, source: str = "stored", data_root: str | None = None) -> dict[str, dict]:
-    """``datasets.summarize`` of each dataset, as stored in ``results/datasets``.
+    """Return ``datasets.summarize`` of each dataset, as stored in ``results/datasets``.
 
-    "run" counts those that are on this disk now, and keeps the counts.
+    With "run" the datasets on this disk are counted now, and the counts are stored.
 
     Raises:
         ValueError: an unknown source.
-        RecordError: one that nobody has counted.
+        RecordError: a dataset without counts.
     """
     require_source(source)
     counts = {}
     for name in names:
-        why = 'set source = "run" where the dataset is'
+        why = 'set source = "run" on a machine that has the dataset'
         if source == "run":
             try:
                 counts[name] = summarize(load_dataset(name, root=data_root))

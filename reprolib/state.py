@@ -1,4 +1,4 @@
-"""What a run leaves on disk while it is under way: whole stages, the stage in the making, and what made them."""
+"""State of a run in progress, on disk: complete stages, a checkpoint of the current stage, and how they were made."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from reprolib import paths
 from reprolib.files import discard, replacing
 from reprolib.record import own_version, versions
 
-SAVE_EVERY = 60  # seconds, at least, from one save of a stage in the making to the next
+SAVE_EVERY = 60  # minimum number of seconds between two checkpoints of a stage
 
-# What training the first stage, before any merge, does not depend on: recipes that differ only here share it.
+# Settings that do not affect the first stage, before any merge: recipes that differ only in these share that stage.
 AFTER_FIRST_STAGE = {
     "name",
     "criterion",
@@ -32,8 +32,8 @@ AFTER_FIRST_STAGE = {
     "junk",
     "selection",
 }
-RANKED_ON = ("query", "gallery", "validation")  # nor on these sets
-# No run executes these.
+RANKED_ON = ("query", "gallery", "validation")  # sets that do not affect it either
+# Modules that are not used by a run.
 BESIDE_A_RUN = {
     "audit",
     "claims",
@@ -53,7 +53,7 @@ BESIDE_A_RUN = {
 
 
 class StateError(ValueError):
-    """State of a run that cannot be gone on from; the message names it and the remedy."""
+    """A run cannot be resumed from its saved state; the message names the state and the remedy."""
 
 
 def _source_digest() -> str:
@@ -65,40 +65,40 @@ def _source_digest() -> str:
     return digest.hexdigest()
 
 
-SOURCE = _source_digest()  # of the code as imported: a notebook's kernel does not see later changes
+SOURCE = _source_digest()  # computed at import: a notebook's kernel does not use later changes
 
 
 def make_origin(settings: dict, **others: str) -> dict:
-    """What state is made with, all of which must be the same where a run goes on: code, versions, settings."""
+    """Return everything that must be unchanged to resume from saved state: code, versions, settings."""
     return {"reprolib": f"{own_version()}, source {SOURCE}", **versions(), **others, **settings}
 
 
 def first_stage(settings: dict) -> dict:
-    """What of the settings, or of an origin, training the first stage depends on."""
+    """Return the part of the settings, or of an origin, that affects training the first stage."""
     recipe = {k: v for k, v in settings["recipe"].items() if k not in AFTER_FIRST_STAGE}
     beside = {*RANKED_ON, "linkage"} | ({"train identities"} if recipe["start"] != "identities" else set())
     return {k: v for k, v in settings.items() if k not in beside} | {"recipe": recipe}
 
 
 def run_folder(name: str) -> Path:
-    """Where the stages of a run are kept."""
+    """Return the folder of the stages of a run."""
     return paths.STATE / name
 
 
 def first_stage_folder(settings: dict) -> Path:
-    """Where the first stage is kept for all runs that have it in common."""
+    """Return the folder of the first stage, which is shared by all runs that have it in common."""
     digest = hashlib.blake2b(json.dumps(first_stage(settings), sort_keys=True).encode(), digest_size=8)
     return paths.STATE / f"first_{digest.hexdigest()}"
 
 
 def forget(folder: Path) -> None:
-    """Remove a folder of this module, and the stage in the making that would have become it."""
+    """Remove a stage's folder and its checkpoint."""
     discard(folder)
     Checkpoint(folder, {}).forget()
 
 
 def save_folder(folder: Path, origin: dict, content: dict, model: nn.Module, **arrays: Tensor | np.ndarray) -> None:
-    """Write figures, weights and arrays, then give the folder its name."""
+    """Write results, weights and arrays to a folder, atomically."""
     with replacing(folder) as partial:
         partial.mkdir()
         for name, array in arrays.items():
@@ -108,12 +108,12 @@ def save_folder(folder: Path, origin: dict, content: dict, model: nn.Module, **a
 
 
 def load_content(folder: Path, origin: dict, *, shared: bool = False) -> dict | None:
-    """The figures of a whole folder, or None where there is none.
+    """Read the results from a stage's folder; None if there is none.
 
-    ``shared``: between runs, so that one of another origin is nobody's loss, and is as if there were none.
+    ``shared``: the folder is shared between runs, so that one with another origin is treated as missing.
 
     Raises:
-        StateError: it is damaged, or was made with something else than ``origin``.
+        StateError: the folder is damaged, or its origin differs from ``origin``.
     """
     if not folder.exists():
         return None
@@ -127,34 +127,34 @@ def load_content(folder: Path, origin: dict, *, shared: bool = False) -> dict | 
 
 
 def load_array(folder: Path, name: str) -> np.ndarray:
-    """An array of the folder.
+    """Read an array from the folder.
 
     Raises:
-        StateError: it is damaged.
+        StateError: the array is damaged.
     """
     with _explained(folder):
         return np.load(folder / f"{name}.npy")
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Give the model the folder's weights."""
+    """Load the weights in the folder into the model."""
     device = next(model.parameters()).device
     with _explained(folder):
         model.load_state_dict(load_file(folder / "model.safetensors", device=str(device)))
 
 
 class Checkpoint:
-    """A stage in the making: one file of what its next epoch depends on, renewed as epochs end."""
+    """The current stage: one file with everything that its next epoch depends on, updated at the end of epochs."""
 
     def __init__(self, folder: Path, origin: dict):
-        """``folder``: where the stage goes when it is whole."""
+        """Take ``folder``, the place of the stage when it is complete."""
         self.file = folder.with_name(f"{folder.name}.training.safetensors")
         self.origin = origin
-        self.seconds = 0.0  # that processes before this one spent on what is saved
+        self.seconds = 0.0  # spent by earlier processes on the saved epochs
         self._begun = self._saved = time.monotonic()
 
     def load(self) -> dict[str, Tensor]:
-        """What was saved last, by name and on the host; empty where nothing was.
+        """Return the tensors saved last, by name and on the host; empty if nothing was saved.
 
         Raises:
             StateError: as for :func:`load_content`.
@@ -167,29 +167,29 @@ class Checkpoint:
             return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
 
     def save(self, tensors: dict[str, Tensor]) -> None:
-        """Write the tensors, unless that was done less than ``SAVE_EVERY`` seconds ago."""
+        """Write the tensors, unless the last save was less than ``SAVE_EVERY`` seconds ago."""
         now = time.monotonic()
         if now - self._saved < SAVE_EVERY:
             return
         metadata = {"origin": json.dumps(self.origin), "seconds": str(self.seconds + now - self._begun)}
-        with replacing(self.file) as partial:  # save_file would leave a file of its own where the process is killed
+        with replacing(self.file) as partial:  # save_file would leave a file behind if the process were killed
             partial.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}, metadata))
         self._saved = time.monotonic()
 
     def forget(self) -> None:
-        """Remove the file: the stage is whole, or not wanted any more."""
+        """Remove the file: the stage is complete, or no longer wanted."""
         discard(self.file)
 
 
 def require_same(place: Path, then: dict, now: dict) -> None:
-    """Raise StateError where what something was made with and what there is now differ, saying in what."""
+    """Raise StateError if the origin of saved state differs from the current one; the message lists the differences."""
     if then == now:
         return
     changes = [f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in {**now, **then} if then.get(k) != now.get(k)]
-    what = "; ".join(changes) if then else "it does not say with what it was made"
+    what = "; ".join(changes) if then else "it does not say how it was made"
     raise StateError(
-        f"{place}: saved by an earlier run that is not to be mixed with this one: {what}. "
-        "Go back to what it was made with, or start over: --fresh (in Python: fresh=True)"
+        f"{place}: saved by an earlier run that must not be mixed with this one: {what}. "
+        "Restore what it was made with, or start over with --fresh (in Python: fresh=True)"
     )
 
 
@@ -199,5 +199,5 @@ def _explained(place: Path) -> Iterator[None]:
         yield
     except StateError:
         raise
-    except Exception as error:  # a damaged file fails in any way
-        raise StateError(f"{place}: damaged ({error}); start over: --fresh (in Python: fresh=True)") from error
+    except Exception as error:  # a damaged file can fail in any way
+        raise StateError(f"{place}: damaged ({error}); start over with --fresh (in Python: fresh=True)") from error

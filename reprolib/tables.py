@@ -1,4 +1,4 @@
-"""Tables: the papers' numbers, ours beside them, and where ours come from."""
+"""Tables: the papers' numbers, our numbers beside them, and the provenance of our numbers."""
 
 from collections.abc import Sequence
 from statistics import mean, stdev
@@ -15,7 +15,7 @@ from reprolib.timings import Benchmark
 
 
 def published(exhibit: str) -> pd.DataFrame:
-    """The rows of ``data/published.csv`` of one table or figure, e.g. "BUC Table 1"."""
+    """Return the rows of ``data/published.csv`` for one table or figure, e.g. "BUC Table 1"."""
     table = pd.read_csv(paths.DATA / "published.csv", keep_default_na=False)
     rows = table[table["exhibit"] == exhibit]
     if rows.empty:
@@ -24,9 +24,9 @@ def published(exhibit: str) -> pd.DataFrame:
 
 
 def as_published(exhibit: str, methods: dict[str, Recipe], *, dataset: str | None = None) -> pd.DataFrame:
-    """The paper's numbers for the methods that are ours too, as rows of ``results.tidy``, in a column of their own.
+    """Return the paper's numbers for the methods that we run, as rows of ``results.tidy`` in a column of their own.
 
-    ``dataset`` is one of the exhibit's; None: its first.
+    ``dataset`` is one of the exhibit's datasets; None means the first.
     """
     rows = published(exhibit)
     rows = rows[(rows["dataset"] == (dataset or rows["dataset"].iloc[0])) & rows["method"].isin(methods)]
@@ -45,12 +45,12 @@ def compare(
     *,
     metrics: Sequence[str] = ("rank-1", "mAP"),
 ) -> pd.DataFrame:
-    """The paper's table with ours beside it: percent, the mean over seeds and, from two seeds on, the deviation.
+    """Show our numbers beside the paper's table: percent, mean over seeds and, from two seeds on, standard deviation.
 
-    ``methods`` names our recipes as the exhibit names its rows; rows that we do not run stand as published, with the
-    labels that they use where the paper says so, and a star where its authors ran them. The columns of the paper and
-    ours are of other data or another backbone: only orderings may be compared across them. ``results/tables`` has it
-    as CSV.
+    ``methods`` maps the exhibit's row names to our recipes. Rows that we do not run are shown as published, with the
+    labels that they use if the paper says so, and with a star if its authors ran them. The paper's columns and ours
+    differ in data or backbone, so that only orderings may be compared between them. The table is also written to
+    ``results/tables`` as CSV.
     """
     paper = published(exhibit)
     index = list(dict.fromkeys([*paper["method"], *methods]))
@@ -76,18 +76,18 @@ def ours(
     metrics: Sequence[str] = ("rank-1", "mAP"),
     exhibit: str | None = None,
 ) -> pd.DataFrame:
-    """Our part of :func:`compare`, where an exhibit prints no numbers: percent at the stage kept, a row a method."""
+    """Our part of :func:`compare`, for an exhibit without printed numbers: percent at the kept stage per method."""
     table = pd.DataFrame(index=pd.Index(methods, name="method"))
     for name, members in columns(records).items():
         for metric in metrics:
-            of_ours = {"top-1": "rank-1"}.get(metric, metric)  # of a gallery that is the training set: the same
+            of_ours = {"top-1": "rank-1"}.get(metric, metric)  # the same if the gallery is the training set
             kept = [[r.best[of_ours] for r in by_seed(members, recipe).values()] for recipe in methods.values()]
             table[f"ours: {name}", metric] = [_summary(fractions) for fractions in kept]
     return _kept(table, exhibit)
 
 
 def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> pd.DataFrame:
-    """Rank-1 and mAP at some stages, in percent: the paper's, and the mean over seeds of each column of ours."""
+    """Show rank-1 and mAP at some stages, in percent: the paper's, and our mean over seeds for each column."""
     paper, table = published(exhibit), pd.DataFrame(index=pd.Index(at, name="stage"))
     for metric in ("rank-1", "mAP"):
         rows = paper[paper["metric"] == metric]
@@ -101,16 +101,16 @@ def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> 
 
 
 def _kept(table: pd.DataFrame, exhibit: str | None) -> pd.DataFrame:
-    """The table under a head of two rows; that of an exhibit is written to ``results/tables`` too."""
+    """Give the table a header of two rows; the table of an exhibit is also written to ``results/tables``."""
     table.columns = pd.MultiIndex.from_tuples(table.columns)
     if exhibit is not None:
         with replacing(paths.TABLES / f"{slug(exhibit)}.csv") as partial:
             table.to_csv(partial)
-    return table.rename_axis(None)  # its name would take a row of its own
+    return table.rename_axis(None)  # the name would take a row of its own
 
 
 def percent(metrics: dict[str, dict]) -> pd.DataFrame:
-    """Metrics of single evaluations, a row each, in percent."""
+    """Show the metrics of single evaluations in percent, one row each."""
     rows = {
         name: {k: f"{100 * m[k]:.1f}" for k in ("rank-1", "rank-5", "rank-10", "mAP")} for name, m in metrics.items()
     }
@@ -125,7 +125,7 @@ def _summary(fractions: list[float]) -> str:
 
 
 def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
-    """Where each number comes from, a row a machine, or a row for the runs that differ in their seeds alone."""
+    """Show where the numbers come from: a row per machine, or a row for all runs that differ only in their seeds."""
     rows, of_a_run = [], ["seed", "stage kept", "minutes"]
     for record in records:
         if isinstance(record, Benchmark):
@@ -156,13 +156,13 @@ def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
 
 
 def _short(weights: str) -> str:
-    """The name of a network's first weights; of a file its name and the first digits of its digest."""
+    """Shorten the name of the initial weights: for a file, its name and the first digits of its digest."""
     name, *digest = weights.split()[-2:]
     return " ".join([name, *(d[:8] for d in digest)])
 
 
 def _titled(recipe: dict) -> str:
-    """A recipe's name, and the fields in which it is not the house's recipe of that name."""
+    """Return a recipe's name, and the fields in which it differs from our named recipe."""
     house = RECIPES[recipe["name"]].settings() if recipe["name"] in RECIPES else recipe
     pairs = [(recipe, house), (recipe["criterion"] or {}, house["criterion"] or {})]
     others = [f"{k}={v}" for own, its in pairs for k, v in own.items() if k != "criterion" and its.get(k) != v]
@@ -170,7 +170,7 @@ def _titled(recipe: dict) -> str:
 
 
 def compare_counts(counts: dict[str, dict]) -> pd.DataFrame:
-    """DBC Table I, its slips mended, and what is counted here: identities and samples of each set."""
+    """Show DBC Table I with its errors corrected, and our counts: identities and samples of each set."""
     paper, rows = published("DBC Table I"), {}
     for name in dict.fromkeys([*paper["dataset"], *counts]):
         own = paper[paper["dataset"] == name].set_index("metric")["value"]

@@ -1,7 +1,7 @@
-"""Several processes that train one model, as ``torchrun`` starts them, each on its share of every batch.
+"""Training one model with several processes, started by ``torchrun``: each handles a share of every batch.
 
-Only the backbone is shared out. Its pooled vectors are gathered, so that head, dropout, loss and table update see the
-whole batch in every process, as one process would, and draw the same random numbers.
+Only the backbone's work is divided. Its pooled vectors are gathered, so that head, dropout, loss and table update see
+the whole batch in every process, as in a single process, and draw the same random numbers.
 """
 
 import atexit
@@ -15,22 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-PATIENCE = timedelta(days=1)  # the others wait while the first evaluates, merges, or waits for another run
+PATIENCE = timedelta(days=1)  # the other processes wait while the first evaluates, merges, or waits for another run
 
 
 @dataclass(frozen=True)
 class Team:
-    """This process among those that train together; alone, all of it is free."""
+    """This process among those that train together; for a single process every method is free of cost."""
 
     rank: int = 0
     size: int = 1
 
     def own(self, rows: Tensor) -> Tensor:
-        """This process's share of the rows of a batch, whose number ``size`` divides."""
+        """Return this process's share of the rows of a batch; their number must be divisible by ``size``."""
         return rows.chunk(self.size)[self.rank]
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes in order, (n, d) -> (size * n, d); the gradient flows to one's own."""
+        """Gather the rows of all processes in order, (n, d) -> (size * n, d); the gradient flows only to own rows."""
         if self.size == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.size)]
@@ -39,7 +39,7 @@ class Team:
         return torch.cat(parts)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Every gradient becomes the sum of all processes'."""
+        """Sum every gradient over all processes, in place."""
         if self.size > 1:
             gradients = [p.grad for p in parameters if p.grad is not None]
             total = torch.cat([g.flatten() for g in gradients])
@@ -48,7 +48,7 @@ class Team:
                 gradient.copy_(part.view_as(gradient))
 
     def tell(self, message: Any = None) -> Any:
-        """What the first process says, in every process."""
+        """Return the first process's message, in every process."""
         if self.size == 1:
             return message
         said = [message]
@@ -56,7 +56,7 @@ class Team:
         return said[0]
 
     def align(self, model: nn.Module) -> None:
-        """The first process's weights and buffers, everywhere; stem and body normalize by the whole batch."""
+        """Copy the first process's weights and buffers to all; make stem and body normalize by the whole batch."""
         if self.size > 1:
             for tensor in model.state_dict().values():
                 whole = tensor.contiguous()
@@ -70,22 +70,22 @@ ALONE = Team()
 
 
 def is_first() -> bool:
-    """Whether this process speaks and forgets: that of rank 0 of those that ``torchrun`` started, or one alone."""
+    """Return whether this process prints and deletes: it is alone, or has rank 0 among those of ``torchrun``."""
     return int(os.environ.get("RANK", 0)) == 0 or not distributed.is_torchelastic_launched()
 
 
 @contextmanager
 def team(device: torch.device) -> Iterator[Team]:
-    """The processes that ``torchrun`` started with this one; the process alone where it did not."""
+    """Yield the team of processes that ``torchrun`` started, or a single process without ``torchrun``."""
     size = int(os.environ["WORLD_SIZE"]) if distributed.is_torchelastic_launched() else 1
     if size == 1:
         yield ALONE
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if not distributed.is_initialized():  # once a process, for all its runs: torchrun's store outlives a group
-        # An optimizer imports this later, and what it imports holds any group that is there: the group's threads would
-        # then outlive it, and be cut off with the interpreter, which aborts the process every now and then.
+    if not distributed.is_initialized():  # once per process, for all its runs: torchrun's store outlives a group
+        # An optimizer imports this module later, and it then keeps a reference to any existing group: the group's
+        # threads would outlive the group and be killed with the interpreter, which sometimes aborts the process.
         from torch import _dynamo  # noqa: F401
 
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -94,7 +94,7 @@ def team(device: torch.device) -> Iterator[Team]:
 
 
 def _share_statistics(layers: nn.Sequential) -> None:
-    """Of every BatchNorm2d in it, in place: by PyTorch's own layer on CUDA, which has none for a CPU."""
+    """Make every BatchNorm2d share its statistics, in place; PyTorch's own layer for this works only on CUDA."""
     if next(layers.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(layers)
         return
@@ -104,14 +104,14 @@ def _share_statistics(layers: nn.Sequential) -> None:
 
 
 class _SharedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d by mean and variance of all processes' samples, each having equally many."""
+    """BatchNorm2d with the mean and variance over the samples of all processes, which have equally many each."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c, h, w)."""
+        """Normalize: (n, c, h, w) -> (n, c, h, w)."""
         if not self.training:
             return super().forward(x)
         count = x.numel() // x.shape[1] * distributed.get_world_size()
-        values = x.float()  # statistics keep all their bits in bf16 too
+        values = x.float()  # statistics are computed in float32 for bf16 too
         mean = _Sum.apply(values.sum((0, 2, 3))) / count
         centered = values - mean[:, None, None]
         variance = _Sum.apply(centered.square().sum((0, 2, 3))) / count
@@ -124,7 +124,7 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes; so is its gradient."""
+    """The sum over all processes; its gradient is summed in the same way."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

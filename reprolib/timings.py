@@ -1,4 +1,4 @@
-"""What the benchmarks of merging measured, a file a machine: read, laid out as tables, and held against DBC III-E."""
+"""Measurements of the merging benchmarks, one file per machine: reading, tables, and comparison with DBC III-E."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ from reprolib.files import slug
 from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RecordError, write_json
 
-FORMAT = 1  # raised when a row's fields change meaning
+FORMAT = 1  # increased when the fields of a row change their meaning
 OURS = "ours"
-PRODUCT = "product"  # the contender that is one plain matrix product
-PROGRAM = "program's way"  # the one that takes the steps of the released program
-RANKING = "ranking"  # the name of a piece
+PRODUCT = "product"  # contender: one plain matrix product
+PROGRAM = "program's way"  # contender: the steps of the released program
+RANKING = "ranking"  # name of a piece
 
 
 @dataclass
@@ -24,49 +24,49 @@ class Benchmark:
     """The rows that one machine measured in one run."""
 
     provenance: dict  # device, threads, cores, versions, commit, date
-    rows: list[dict]  # what was measured, at which size, with seconds and times by contender
+    rows: list[dict]  # piece, size, and seconds and times by contender
 
     @property
     def column(self) -> str:
-        """What its numbers stand under: the machine and how many threads it was given."""
+        """The column of its numbers: the machine and the number of threads used."""
         threads = self.provenance["threads"]
         used = "" if self.provenance["device_type"] == "cuda" else f", {threads} thread{'s' * (threads > 1)}"
         return self.provenance["device"] + used
 
     @property
     def origin(self) -> dict:
-        """Where and with what it was measured."""
+        """Hardware and software of the measurement."""
         known = self.provenance | self.provenance["versions"]
         return {k: known[k] for k in ("cores", "threads", "python", "torch", "numpy", "scipy", "commit", "date")}
 
     def file(self, folder: Path) -> Path:
-        """``<folder>/<machine>.json``."""
+        """Return ``<folder>/<machine>.json``."""
         return folder / f"{slug(self.column)}.json"
 
     def save(self, folder: Path) -> Path:
-        """Write :meth:`file`."""
+        """Write the benchmark to :meth:`file` and return its path."""
         file = self.file(folder)
         write_json(file, {"format": FORMAT, **asdict(self)})
         return file
 
 
 def load_benchmark(file: Path) -> Benchmark:
-    """Read what :meth:`Benchmark.save` wrote.
+    """Read a file written by :meth:`Benchmark.save`.
 
     Raises:
-        RecordError: not such a file, or one of another format.
+        RecordError: not a benchmark file, or one of another format.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
-            raise RecordError(f"{file}: of another version of reprolib; measure it again")
+            raise RecordError(f"{file}: written by another version of reprolib; measure again")
         return Benchmark(**content)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{file}: no benchmark ({error}); measure it again") from error
+        raise RecordError(f"{file}: not a benchmark file ({error}); measure again") from error
 
 
 def table(benchmark: Benchmark) -> pd.DataFrame:
-    """Every row: piece, size, our median, the product's, their ratio, the others', memory over the inputs."""
+    """Tabulate all rows: piece, size, our median, the product's, their ratio, the others, memory beyond the inputs."""
     return pd.DataFrame([_table_row(row) for row in benchmark.rows])
 
 
@@ -102,7 +102,7 @@ def _time(seconds: float) -> str:
 
 
 def growth(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """First stages (C = N) in the features' full dimension, a row a column, piece, contender and N; seconds and MiB."""
+    """Tabulate first stages (C = N) at full feature dimension: seconds and MiB per column, piece, contender and N."""
     found = []
     for benchmark in benchmarks:
         stages = [row for row in benchmark.rows if row["clusters"] == row["images"]]
@@ -118,12 +118,12 @@ def growth(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
 
 
 def _upper(rows: pd.DataFrame) -> pd.DataFrame:
-    """The sizes from a quarter of the largest up, where what does not grow with N no longer shows."""
+    """Select the sizes from a quarter of the largest up, where constant costs are no longer visible."""
     return rows[rows["N"] >= rows["N"].max() / 4].sort_values("N")
 
 
 def exponent(rows: pd.DataFrame, quantity: str = "seconds") -> float:
-    """Slope of log quantity over log N from a quarter of the largest N up; NaN where there is one size alone."""
+    """Fit the slope of log quantity over log N, from a quarter of the largest N up; NaN if there is only one size."""
     rows = _upper(rows)
     if rows["N"].nunique() < 2:
         return float("nan")
@@ -131,7 +131,7 @@ def exponent(rows: pd.DataFrame, quantity: str = "seconds") -> float:
 
 
 def exponents(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """How time and memory of each stage grow from a quarter of its largest N to that, beside the plain product's."""
+    """Show how a stage's time and memory grow from a quarter of its largest N up to that N, beside a plain product."""
     found = []
     for (column, piece), rows in growth(benchmarks).groupby(["column", "piece"], sort=False):
         ours, product = (rows[rows["contender"] == name] for name in (OURS, PRODUCT))
@@ -147,7 +147,7 @@ def exponents(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
 
 
 def beside_programs(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """Seconds of each step, ours and the released program's way; and of all of them in a whole run."""
+    """Show the seconds of each step, ours and the released program's, and of all steps in a whole run."""
     found = []
     for benchmark in benchmarks:
         on_gpu = benchmark.provenance["device_type"] == "cuda"
@@ -158,7 +158,7 @@ def beside_programs(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
             steps = {f"merging, from {row['clusters']:,} clusters": row["seconds"] for row in rows}
             merging, trained = whole_merging(recipe, rows), recipe.num_stages(rows[0]["images"])
             steps[f"a run: {trained - 1} mergings, {trained} rankings (ours {trained + 1})"] = {
-                OURS: merging[OURS] + (trained + 1) * ranking[OURS],  # the untrained network's, too
+                OURS: merging[OURS] + (trained + 1) * ranking[OURS],  # plus the ranking of the untrained network
                 PROGRAM: merging[PROGRAM] + trained * ranking[PROGRAM],
             }
             found += [{"on": place, "recipe": name, "step": step} | s for step, s in steps.items()]
@@ -170,10 +170,11 @@ def beside_programs(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
 
 
 def whole_merging(recipe: Recipe, rows: Sequence[dict]) -> dict[str, float]:
-    """Seconds of all mergings between a recipe's stages, by contender, from those of three stages.
+    """Estimate the seconds of all mergings between a recipe's stages, by contender, from three measured stages.
 
-    The others are taken to lie on a parabola in the number of clusters: a program goes through all pairs of images
-    (BUC's) or of clusters (DBC's). The programs merge once more after the last stage, to no use; that is not counted.
+    The other stages are assumed to lie on a parabola in the number of clusters, because a program goes through all
+    pairs of images (BUC) or of clusters (DBC). The programs merge once more after the last stage, without any use; that
+    merging is not counted.
     """
     images = rows[0]["images"]
     begins = images - recipe.merges_per_stage(images) * np.arange(recipe.num_stages(images) - 1)
@@ -183,7 +184,7 @@ def whole_merging(recipe: Recipe, rows: Sequence[dict]) -> dict[str, float]:
 
 
 def grows_at_most(pieces: Sequence[str], power: float) -> Callable[[Sequence[Benchmark]], list[float]]:
-    """By how much the exponent of each piece's time stays below ``power``."""
+    """Margins by which the exponent of each piece's time is below ``power``."""
 
     def margins(benchmarks: Sequence[Benchmark]) -> list[float]:
         exponents = [exponent(rows[rows["contender"] == OURS]) for rows in _of_pieces(benchmarks, pieces)]
@@ -193,7 +194,7 @@ def grows_at_most(pieces: Sequence[str], power: float) -> Callable[[Sequence[Ben
 
 
 def costs_at_most(pieces: Sequence[str], times: float) -> Callable[[Sequence[Benchmark]], list[float]]:
-    """By how much each piece at its largest N takes less than ``times`` its plain product."""
+    """Margins by which each piece, at its largest N, takes less than ``times`` the time of its plain product."""
 
     def margins(benchmarks: Sequence[Benchmark]) -> list[float]:
         largest = [rows[rows["N"] == rows["N"].max()] for rows in _of_pieces(benchmarks, pieces)]
@@ -204,7 +205,7 @@ def costs_at_most(pieces: Sequence[str], times: float) -> Callable[[Sequence[Ben
 
 
 def later_costs_less(pieces: Sequence[str], *, by: float = 0.0) -> Callable[[Sequence[Benchmark]], list[float]]:
-    """What share of a first stage's time each piece saves in a later stage of half as many clusters, beyond ``by``."""
+    """Share of a first stage's time that a later stage with half as many clusters saves, per piece, minus ``by``."""
 
     def margins(benchmarks: Sequence[Benchmark]) -> list[float]:
         rows = [row for benchmark in benchmarks for row in benchmark.rows if row["piece"] in pieces]

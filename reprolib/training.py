@@ -1,4 +1,4 @@
-"""One training stage: images + pseudo_labels -> weights."""
+"""One training stage: images and pseudo-labels -> weights."""
 
 import traceback
 from collections.abc import Callable
@@ -36,36 +36,38 @@ def train_stage(
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> list[float]:
-    """Train the model in place with the repelled loss (BUC Eq. 3), the table updated after every step.
+    """Train the model in place with the repelled loss (BUC Eq. 3); the table is updated after every step.
 
-    On one CUDA device the step is captured as a graph; between the ends of two epochs nothing waits for the device.
+    On a single CUDA device the step is captured as a graph, and nothing waits for the device within an epoch.
 
     Args:
         model: trained in place.
         images: frames of the training set.
-        starts: (N + 1,) first frame of each tracklet.
+        starts: (N + 1,) first frame of each tracklet, and the end.
         pseudo_labels: (N,) int64 in [0, C), on the host.
         table: C rows, updated in place.
         recipe: batch size, optimizer and augmentation.
-        image_size: (H, W) that the network sees.
-        learning_rates: the head's rate in each epoch; the backbone learns at ``recipe.backbone_rate`` of it.
-        seed: order, crops, flips, frames and dropout follow from it.
-        device: where the model and the table live.
-        precision: of the network's products, one of ``devices.PRECISIONS``.
-        team: the processes that share each batch; all are given the same arguments.
-        checkpoint: where to go on from, on a CPU bit for bit, and what to renew; the first process's counts.
-        on_epoch: called with the epoch and its mean loss.
+        image_size: (H, W) of the network's input.
+        learning_rates: the head's rate in each epoch; the backbone's rate is ``recipe.backbone_rate`` times that.
+        seed: determines order, crops, flips, frames and dropout.
+        device: where the model and the table are.
+        precision: precision of the network's products, one of ``devices.PRECISIONS``.
+        team: the processes that share each batch; all must get the same arguments.
+        checkpoint: state to resume from (bit for bit on a CPU) and to update; only that of the first process counts.
+        on_epoch: called with each epoch and its mean loss.
 
     Returns:
-        Mean loss of each epoch.
+        The mean loss of each epoch.
 
     Raises:
-        ValueError: fewer tracklets than a batch, a batch that the processes cannot share, labels without a row, a loss
-            that is not finite, or a batch that the device has no room for.
+        ValueError: fewer tracklets than a batch, a batch size that is not divisible by the number of processes, a label
+            without a row, a loss that is not finite, or a batch that does not fit into the device's memory.
     """
     require_batch(len(pseudo_labels), recipe)
     if recipe.batch_size % team.size:
-        raise ValueError(f"batch_size={recipe.batch_size} cannot be shared by {team.size} processes: start fewer")
+        raise ValueError(
+            f"batch_size={recipe.batch_size} cannot be divided among {team.size} processes; start fewer processes"
+        )
     table.check(pseudo_labels)
     team.align(model)
     optimizer, generator = make_optimizer(model, recipe), torch.Generator().manual_seed(seed)
@@ -83,7 +85,9 @@ def train_stage(
             batches = epoch_batches(images, starts, recipe=recipe, generator=generator, device=device)
             losses.append(float(training.epoch(batches, images, labels, advance)) / len(batches))
             if not np.isfinite(losses[-1]):
-                raise ValueError(f"the loss is {losses[-1]} in epoch {epoch}: lower learning_rate={rate}")
+                raise ValueError(
+                    f"the loss is {losses[-1]} in epoch {epoch} with learning_rate={rate}; use a lower learning rate"
+                )
             if checkpoint:
                 checkpoint.save(training.state(losses))
             on_epoch(epoch, losses[-1])
@@ -91,15 +95,15 @@ def train_stage(
 
 
 def require_batch(samples: int, recipe: Recipe) -> None:
-    """ValueError for fewer samples than one batch has."""
+    """Raise ValueError if there are fewer samples than in one batch."""
     if samples < recipe.batch_size:
         few = f"{samples} training samples are fewer than one batch of {recipe.batch_size}"
-        raise ValueError(f"{few}: take more identities or samples, or a smaller batch_size")
+        raise ValueError(f"{few}; use more identities or samples, or a smaller batch_size")
 
 
 @dataclass(frozen=True, eq=False)
 class _Training:
-    """What a stage's epochs hand on to each other, and what they have in common."""
+    """The state that the epochs of a stage pass on to each other, and the settings that they share."""
 
     model: Model
     table: LookupTable
@@ -112,9 +116,9 @@ class _Training:
     team: Team
 
     def epoch(self, batches: list[tuple], images: Images, labels: Tensor, advance: Callable[..., Tensor]) -> Tensor:
-        """One pass over the batches of :func:`epoch_batches`; the sum of their losses, still on the device.
+        """Train on the batches of :func:`epoch_batches`; return the sum of their losses, still on the device.
 
-        ``advance`` is :meth:`step`, or that captured.
+        ``advance`` is :meth:`step`, possibly captured as a CUDA graph.
         """
         total = torch.zeros((), device=self.device)
         for index, *drawn in batches:
@@ -122,20 +126,20 @@ class _Training:
             try:
                 total += advance(images.take(frames.flatten(), self.device), *changes, labels[index])
             except torch.OutOfMemoryError as error:
-                traceback.clear_frames(error.__traceback__)  # they hold the tensors that there was no room for
+                traceback.clear_frames(error.__traceback__)  # its frames keep the tensors alive
                 fits = ""
-                if self.team.size == 1:  # the others of a team cannot be asked any more
+                if self.team.size == 1:  # the other processes of a team cannot be asked any more
                     fits = f": {self._largest_batch(images, frames, changes, labels[index]) or 'none'} would fit"
                 raise ValueError(
-                    f"out of memory on {self.device} with batch_size={len(index)}{fits}; give a recipe of another "
+                    f"out of memory on {self.device} with batch_size={len(index)}{fits}; use a recipe with a smaller "
                     "batch_size, a smaller image_size or backbone, or a device with more memory"
                 ) from error
         return total
 
     def step(self, pixels: Tensor, boxes: Tensor, flip: Tensor, colors: Tensor, labels: Tensor) -> Tensor:
-        """One update on frames (B * T, h, w, 3) as :func:`epoch_batches` changes them, and labels (B,); the loss.
+        """Do one update on frames (B * T, h, w, 3), augmented as drawn, and labels (B,); return the loss.
 
-        It looks at no value and its shapes are those of its arguments, as a CUDA graph asks.
+        It reads no values and its shapes depend only on those of its arguments, as a CUDA graph requires.
         """
         batch = crop_and_resize(pixels, boxes, flip, self.image_size, colors)
         batch = batch.unflatten(0, (len(labels) // self.team.size, -1))
@@ -143,7 +147,7 @@ class _Training:
         return step(self.model, self.table, self.optimizer, batch, labels, **settings)
 
     def _largest_batch(self, images: Images, frames: Tensor, changes: list[Tensor], labels: Tensor) -> int:
-        """Half the batch, and half of that, until there is room for a step; 0 if there is none for 2 samples."""
+        """Halve the batch until a step fits into memory and return its size; 0 if not even 2 samples fit."""
         size, frames_each = len(labels), frames.shape[1]
         while (size := size // 2) > 1:
             some = size * frames_each
@@ -157,7 +161,7 @@ class _Training:
         return 0
 
     def set_rate(self, rate: float) -> None:
-        """The head's learning rate; a captured step reads it from the device."""
+        """Set the head's learning rate, and the backbone's; a captured step reads them from the device."""
         for group, share in zip(self.optimizer.param_groups, (self.recipe.backbone_rate, 1.0), strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate * share)
@@ -165,7 +169,7 @@ class _Training:
                 group["lr"] = rate * share
 
     def state(self, losses: list[float]) -> dict[str, Tensor]:
-        """All that the next epoch depends on, and the losses so far."""
+        """Return everything that the next epoch depends on, and the losses so far."""
         on_gpu = self.device.type == "cuda"
         generators = {
             "generator": self.generator.get_state(),
@@ -174,7 +178,7 @@ class _Training:
         return {**self._weights(), **generators, "losses": torch.tensor(losses, dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> list[float]:
-        """Take up what :meth:`state` gave, if anything; the losses so far."""
+        """Restore the result of :meth:`state`, if any; return the losses so far."""
         if not state:
             return []
         for name, tensor in self._weights().items():
@@ -185,7 +189,7 @@ class _Training:
         return state["losses"].tolist()
 
     def _weights(self) -> dict[str, Tensor]:
-        """Model, momentum and table by name: the tensors themselves, no copies."""
+        """Return the tensors of model, momentum and table by name, without copying them."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         momentum = {f"momentum.{k}": self.optimizer.state[p]["momentum_buffer"] for k, p in enumerate(parameters)}
         model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
@@ -203,9 +207,9 @@ def step(
     precision: str = "float32",
     team: Team = ALONE,
 ) -> Tensor:
-    """One optimizer update on a batch (B, T, 3, H, W) and its labels (B,), then the table's; the loss, detached.
+    """Update the network on a batch (B, T, 3, H, W) and its labels (B,), then the table; return the detached loss.
 
-    In a team ``batch`` is this process's share, and ``labels`` are those of the whole batch.
+    In a team, ``batch`` is the share of this process, and ``labels`` are those of the whole batch.
     """
     optimizer.zero_grad()
     with autocast(precision, batch.device):
@@ -213,14 +217,14 @@ def step(
     embedding = model.embed(team.gather(pooled)).embedding
     loss = repelled_loss(embedding, labels, table, temperature=recipe.temperature)
     loss.backward()
-    team.add_gradients(optimizer.param_groups[0]["params"])  # the head's are those of the whole batch already
+    team.add_gradients(optimizer.param_groups[0]["params"])  # the head's gradients already cover the whole batch
     optimizer.step()
     table.update(embedding.detach(), labels)
     return loss.detach()
 
 
 def make_optimizer(model: Model, recipe: Recipe) -> torch.optim.SGD:
-    """SGD over two groups, backbone and head; the rates are set every epoch, on CUDA where the device reads them."""
+    """Make SGD with two groups, backbone and head; their rates are set in every epoch, on CUDA as device tensors."""
     backbone = [p for part in (model.stem, model.body) for p in part.parameters() if p.requires_grad]
     head = list(model.head.parameters())
     optimizer = torch.optim.SGD(
@@ -228,11 +232,11 @@ def make_optimizer(model: Model, recipe: Recipe) -> torch.optim.SGD:
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,  # PyTorch refuses it where there is no momentum
+        nesterov=recipe.momentum > 0,  # PyTorch rejects it without momentum
         fused=True,
     )
     for group in optimizer.param_groups if head[0].is_cuda else []:
         group["lr"] = torch.full((), recipe.learning_rate, device=head[0].device)
-    for parameter in backbone + head:  # zeros are what a first step makes of none
+    for parameter in backbone + head:  # the first step gives the same result as without
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer

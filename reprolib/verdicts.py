@@ -1,4 +1,4 @@
-"""What follows from by how much a claim holds: its verdict, and the scorecard of all."""
+"""Verdicts: they follow from the margins by which a claim holds; and the scorecard of all claims."""
 
 import json
 from collections.abc import Sequence
@@ -12,11 +12,14 @@ from reprolib.claims import Claim, columns
 from reprolib.files import slug
 from reprolib.record import RecordError, RunRecord, require_source, write_json
 
-OURS = ("Audit", "Beside")  # so the exhibit begins where the question is ours, not a paper's
+OURS = ("Audit", "Beside")  # the exhibit begins with one of these if the question is ours, not the paper's
 
 
 def judge(margins: list[float]) -> str:
-    """Reproduced: it holds in every seed; partly: in half or more and on average; else not; not attempted: no run."""
+    """Return "reproduced" (it holds in every seed), "partly" (in half or more and on average), or "not reproduced".
+
+    Without any run return "not attempted".
+    """
     if not margins:
         return "not attempted"
     held = sum(map(_holds, margins))
@@ -26,14 +29,14 @@ def judge(margins: list[float]) -> str:
 
 
 def _holds(margin: float) -> bool:
-    return round(margin, 9) > 0  # a tie does not, however it is rounded
+    return round(margin, 9) > 0  # a tie does not hold, regardless of rounding
 
 
 def verdict(claim: Claim, records: Sequence[RunRecord], *, exhibit: str, expected: str, source: str = "stored") -> None:
-    """Print the claim's verdict in each column, and keep it for the scorecard.
+    """Print the claim's verdict in each column, and store it for the scorecard.
 
     Raises:
-        ValueError: the stored records give another verdict than the notebook expects.
+        ValueError: the stored records give a different verdict than the notebook expects.
     """
     margins = {name: claim.margins(members) for name, members in columns(records).items()}
     labels = {"unit": claim.unit, "over": claim.over}
@@ -50,9 +53,9 @@ def conclude(
     over: str = "seeds",
     source: str = "stored",
 ) -> None:
-    """The verdict on a claim from its margins in each column, one a seed; as ``verdict`` for claims without records.
+    """Judge a claim by its margins in each column, one per seed; like ``verdict``, for claims without records.
 
-    Over several columns it is theirs if they agree, else partly.
+    The overall verdict is that of the columns if they agree, else "partly".
     """
     require_source(source)
     rows = []
@@ -70,26 +73,26 @@ def conclude(
         print(f"  {r['verdict']} on {r['column']}: {amount} {unit}{seeds}")
     if source == "stored" and overall != expected:
         raise ValueError(
-            f"the stored records give {overall!r}, the notebook says {expected!r}: read it anew, then mend it"
+            f"the stored records give {overall!r}, but the notebook says {expected!r}; check and correct its text"
         )
     file = paths.VERDICTS / f"{slug(f'{exhibit} {text}')}.json"
     write_json(file, {"exhibit": exhibit, "claim": text, "verdict": overall, "columns": rows})
 
 
 def conclusions(folder: Path) -> list[dict]:
-    """Every verdict that the notebooks left in ``folder``: exhibit, claim, verdict, and the columns it rests on.
+    """Read every verdict that the notebooks stored in ``folder``: exhibit, claim, verdict, and the columns behind it.
 
-    The papers' claims come first, then the questions of our own, which say so in ``ours``.
+    The claims of the papers come first, then our own questions, which have ``ours`` set.
 
     Raises:
-        RecordError: a file that is no verdict.
+        RecordError: a file that is not a verdict.
     """
     found = []
     for file in sorted(folder.glob("*.json")):
         try:
             card = json.loads(file.read_text(encoding="utf-8"))
             if lacking := {"exhibit", "claim", "verdict", "columns"} - card.keys():
-                raise ValueError(f"without {min(lacking)}")
+                raise ValueError(f"{min(lacking)!r} is missing")
             found.append(card | {"ours": card["exhibit"].startswith(OURS), "file": file})
         except (ValueError, TypeError, AttributeError) as error:
             raise RecordError(f"{file}: not a verdict ({error}); run its notebook again") from error
@@ -97,13 +100,13 @@ def conclusions(folder: Path) -> list[dict]:
 
 
 def scorecard(folder: Path, *, since: float = 0.0) -> pd.DataFrame:
-    """Every verdict that the notebooks left in ``folder``, on what data with how many seeds, and whether it is ours.
+    """Tabulate the verdicts that the notebooks stored in ``folder``, with datasets, seeds, and whether they are ours.
 
-    ``since``: seconds since the epoch; what was concluded before is left out.
+    ``since``: verdicts older than this time, in seconds since the epoch, are left out.
     """
     cards = [card for card in conclusions(folder) if card["file"].stat().st_mtime >= since]
     for card in cards:
-        seeds = {}  # by dataset, of each network
+        seeds = {}  # by dataset, one entry per network
         for row in card["columns"]:
             seeds.setdefault(row["column"].split(" · ")[0], []).append(str(row["seeds"]))
         card["tried on"] = "; ".join(f"{dataset} ({', '.join(numbers)})" for dataset, numbers in seeds.items())

@@ -86,9 +86,9 @@ def test_every_device_has_a_precision_of_its_own_and_names_those_that_it_lacks()
     assert choose_precision(None, CPU) == "float32"
     assert choose_precision(None, torch.device("cuda")) == "tf32"
     assert choose_precision("bf16", CPU) == "bf16"
-    with pytest.raises(ValueError, match="'tf32' is CUDA's"):
+    with pytest.raises(ValueError, match="'tf32' needs CUDA"):
         choose_precision("tf32", CPU)
-    with pytest.raises(ValueError, match="'int4' is unknown; give float32, tf32, bf16"):
+    with pytest.raises(ValueError, match="'int4' is unknown; use float32, tf32, bf16"):
         choose_precision("int4", CPU)
 
 

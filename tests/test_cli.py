@@ -2,9 +2,13 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -46,7 +50,7 @@ def test_what_no_notebook_could_train_is_said_before_any_is_executed(shelf, monk
     batch.REPRODUCED.mkdir()
     for options, message in {
         "--dataset foo": "dataset 'foo' is not one of",
-        "--identities -1": "identities=-1: synthetic has 45 training identities; give 1 to 45",
+        "--identities -1": "identities=-1: synthetic has 45 training identities; use 1 to 45",
         "--backbone vgg": "backbone 'vgg' is not one of",
         "--weights catalog": "catalog: no such weights",
         "--set nosuch=1": "unknown parameters ['nosuch']",
@@ -57,6 +61,12 @@ def test_what_no_notebook_could_train_is_said_before_any_is_executed(shelf, monk
         assert batch.REPRODUCED.exists()  # nothing is forgotten either
 
 
+def test_a_parameter_of_other_notebooks_than_those_chosen_is_refused():
+    result = call("reproduce", "04", "--set", "audit_source=run")
+    assert result.exit_code == 1
+    assert "unknown parameters ['audit_source']; use backbone, data_root" in result.output
+
+
 def test_a_failed_notebook_is_told_by_its_last_error():
     trace = "Traceback\n\x1b[31mKeyError\x1b[39m: 'a'\n\nValueError: no such thing\n  say another\n"
     assert batch._last_error(trace) == "ValueError: no such thing\n  say another"
@@ -65,9 +75,9 @@ def test_a_failed_notebook_is_told_by_its_last_error():
 
 
 def test_a_notebook_that_dies_without_a_word_has_failed(shelf, monkeypatch):
-    monkeypatch.setattr(batch.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-9, stderr=""))
+    monkeypatch.setattr(batch.sys, "executable", "false")
     failures = batch.reproduce(batch.select(["01"]), {}, results=shelf / "results")
-    assert list(failures.values()) == ["ended with status -9"]
+    assert list(failures.values()) == ["ended with status 1"]
 
 
 def test_run_trains_and_ends_with_the_kept_stage(results_folder, tiny_network, tiny_split, monkeypatch):
@@ -98,9 +108,9 @@ def test_run_trains_and_ends_with_the_kept_stage(results_folder, tiny_network, t
         (["--recipe", "buc", "--dataset", "market"], "dataset 'market' is not one of"),
         (["--recipe", "buc", "--image-size", "256"], "HEIGHTxWIDTH"),
         (["--recipes", "buc,bcu"], "'bcu' is not one of buc, dbc"),
-        (["--recipe", "buc", "--seeds", "0,x"], "'0,x': give numbers such as 0 or 0,1,2"),
+        (["--recipe", "buc", "--seeds", "0,x"], "'0,x': use numbers such as 0 or 0,1,2"),
         (["--recipe", "buc", "--engine", "slurm"], "'here', 'ray'"),
-        (["--recipe", "buc", "--address", "auto"], "an address is for --engine ray"),
+        (["--recipe", "buc", "--address", "auto"], "an address needs --engine ray"),
         (["--recipe", "buc", "--device", "abacus"], "device 'abacus' is unknown"),
         (["--recipe", "buc", "--dataset", "market1501", "--data-root", "/nowhere"], "/nowhere"),
     ],
@@ -117,7 +127,7 @@ def test_torchrun_and_ray_are_not_both_taken(command, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     result = call(*command, "--engine", "ray")
     assert result.exit_code == 2
-    assert "give --engine ray or start it by torchrun, not both" in result.output
+    assert "use either --engine ray or torchrun, not both" in result.output
 
 
 def test_check_data_fails_where_there_is_nothing_and_says_where_to_get_it(tmp_path):
@@ -197,7 +207,7 @@ def test_without_a_word_few_people_are_trained_on_with_few_lambdas_and_all_of_a_
     assert seen.get("identities") == identities
     few = options == ""
     assert {"buc_lambdas", "dbc_lambdas"} <= seen.keys() if few else "lambdas" not in str(seen)
-    assert ("that all works is seen, not what holds" in result.output) == few
+    assert ("A quick check, trained on 6 of the 45 embedded people" in result.output) == few
 
 
 def test_weights_named_from_where_one_stands_are_found_from_where_notebooks_run(shelf, tmp_path, monkeypatch):
@@ -239,7 +249,7 @@ def shelf(tmp_path, monkeypatch):
 def test_a_parameter_without_a_value_is_one_clear_line():
     result = call("reproduce", "--set", "seeds")
     assert result.exit_code == 1
-    assert "--set 'seeds': give name=value" in result.output
+    assert "--set 'seeds' is not of the form name=value" in result.output
 
 
 def test_a_notebook_that_fails_is_named_and_the_others_still_run_with_their_parameters(shelf):
@@ -248,6 +258,40 @@ def test_a_notebook_that_fails_is_named_and_the_others_still_run_with_their_para
     assert "boom" in failures["02_bad.ipynb"]
     good = nbformat.read(shelf / "results" / "executed" / "01_good.ipynb", as_version=4)
     assert good.cells[-1].outputs[0].text == "[0, 1]\n"
+
+
+STOPPED = """import sys
+from functools import partial
+from pathlib import Path
+from reprolib import batch, cli, paths
+paths.NOTEBOOKS = Path(sys.argv[1])
+batch.reproduce = partial(batch.reproduce, results=paths.NOTEBOOKS / "results")
+cli.app(["reproduce", "01", "--source", "stored"])
+"""
+
+
+def test_told_to_stop_it_leaves_no_notebook_running(shelf):
+    notebook = nbformat.read(shelf / "01_good.ipynb", as_version=4)
+    notebook.cells[-1].source = f"""import os, time
+from pathlib import Path
+Path({str(shelf / "partial")!r}).write_text(str(os.getpid()))
+Path({str(shelf / "partial")!r}).rename({str(shelf / "pid")!r})
+time.sleep(120)"""
+    nbformat.write(notebook, shelf / "01_good.ipynb")
+    process = subprocess.Popen([sys.executable, "-c", STOPPED, str(shelf)], stdout=subprocess.DEVNULL)
+    wait_until((shelf / "pid").exists)
+    kernel = Path("/proc") / (shelf / "pid").read_text()
+    assert kernel.exists()
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    wait_until(lambda: not kernel.exists())
+
+
+def wait_until(done, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_folder_with_any_signs_in_its_name_reaches_a_notebook(shelf, monkeypatch):
@@ -292,8 +336,8 @@ def test_every_option_of_a_run_reaches_it(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("selection", "--set 'selection': give name=value"),
-        ("merging=0.1", "'merging' is no field of a recipe"),
+        ("selection", "--set 'selection' is not of the form name=value"),
+        ("merging=0.1", "'merging' is not a field of a recipe"),
         ("merge_percent=2", "merge_percent=2.0 must"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def test_one_view_shows_every_run_with_its_rank_1(ran):
 def test_a_run_that_fails_is_named_after_the_others_have_ended(ran):
     _, seen, *_ = ran
     assert seen["error"].startswith(
-        "1 of 2 runs failed; the same command goes on with them:\n  dbc, seed 0: identities=13"
+        "1 of 2 runs failed; run the same command again to resume them:\n  dbc, seed 0: identities=13"
     )
 
 
@@ -111,14 +112,14 @@ def home(results_folder):
 
 def test_a_worker_that_shares_nothing_refuses_before_it_trains(home, tmp_path):
     home.check()
-    with pytest.raises(ClusterError, match=r"does not see .*put the checkout on a folder all share"):
+    with pytest.raises(ClusterError, match=r"does not see .*put the checkout into a folder that all machines share"):
         replace(home, token=tmp_path / "elsewhere" / "token").check()
     free = home.token.with_name("free")
     with locked(free):
         pass
-    with pytest.raises(ClusterError, match=r"locks on .* do not reach it"):
+    with pytest.raises(ClusterError, match=r"file locks in .* do not work there"):
         replace(home, token=free).check()
-    with pytest.raises(ClusterError, match=r"torch is 1\.0 at home, \S+ here: start Ray from the same checkout"):
+    with pytest.raises(ClusterError, match=r"torch is 1\.0 on the driver, \S+ here; start Ray from the same"):
         replace(home, made_with=home.made_with | {"torch": "1.0"}).check()
 
 
@@ -130,13 +131,21 @@ def test_a_run_asks_for_a_gpu_where_there_are_any(device, gpus, asked):
     assert cluster._resources(Job(BUC, "synthetic", 0, {"device": device}), gpus) == asked
 
 
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nothing_listens_is_refused_at_once(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ClusterError, match=rf"no cluster at {scheme}127\.0\.0\.1:{port} .*refused.*docs/cluster\.md"):
+        cluster.train([Job(BUC, "synthetic")], address=f"{scheme}127.0.0.1:{port}")
+
+
 def test_cuda_on_a_cluster_without_is_refused_instead_of_waited_for():
-    with pytest.raises(ClusterError, match="device 'cuda': the cluster has no GPU; give cpu"):
+    with pytest.raises(ClusterError, match="device 'cuda': the cluster has no GPU; use cpu"):
         cluster._resources(Job(BUC, "synthetic", 0, {"device": "cuda"}), 0)
 
 
 def test_a_numbered_gpu_is_refused_since_a_worker_sees_its_own_alone():
-    with pytest.raises(ClusterError, match="device 'cuda:1': a worker sees its own GPU alone; give cuda"):
+    with pytest.raises(ClusterError, match="device 'cuda:1': a worker sees only its own GPU; use cuda"):
         cluster._resources(Job(BUC, "synthetic", 0, {"device": "cuda:1"}), 8)
 
 
@@ -160,7 +169,7 @@ def test_a_run_has_the_precision_asked_for_else_that_of_its_device_else_of_the_s
 
 def test_without_ray_the_engine_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ClusterError, match=r"Ray is not installed: make setup, or in the checkout pip install"):
+    with pytest.raises(ClusterError, match=r"Ray is not installed; run make setup, or pip install"):
         cluster.train([Job(BUC, "synthetic")])
 
 

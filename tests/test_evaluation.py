@@ -312,9 +312,9 @@ def test_arrays_may_lie_backwards():
 
 
 def test_shapes_that_are_no_distances_or_features_are_refused():
-    with pytest.raises(ValueError, match=r"not \(Q, G\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(Q, G\)"):
         rank_from_distances(np.zeros(3), **ids_apart([1], [1, 2, 3]))
-    with pytest.raises(ValueError, match=r"not \(Q, d\) and \(G, d\)"):
+    with pytest.raises(ValueError, match=r"must have shapes \(Q, d\) and \(G, d\)"):
         rank_gallery(torch.zeros(1, 4), torch.zeros(3, 5), **ids_apart([1], [1, 2, 3]))
 
 

@@ -44,6 +44,11 @@ def photo(folder: Path, *, mode="RGB", kind="JPEG", size=SIZE) -> Path:
     return folder / "photo.jpg"
 
 
+def deep(folder: Path) -> Path:
+    Image.fromarray(np.full(SIZE, 30_000, np.uint16)).save(folder / "photo.jpg", "PNG")
+    return folder / "photo.jpg"
+
+
 def written(file: Path, content: bytes) -> Path:
     file.write_bytes(content)
     return file
@@ -68,6 +73,15 @@ def of_train(**changes):
 
 def of_split(**changes):
     return replace(make_split(), **changes)
+
+
+def held_out(*, camids=None, pids=None):
+    gallery = make_split().gallery
+    return replace(
+        gallery,
+        camids=gallery.camids if camids is None else np.full(len(gallery), camids),
+        pids=gallery.pids if pids is None else np.full(len(gallery), pids),
+    )
 
 
 def fractions(split):
@@ -229,12 +243,21 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "an array of fractions",
         lambda f, p: run(fractions(make_split())),
-        r"frames are float32 of shape \(48, 32, 16, 3\); give \(n, h, w, 3\) uint8",
+        r"frames must be \(n, h, w, 3\) uint8, .* not float32 of shape \(48, 32, 16, 3\)",
     ),
     ("a truncated JPEG", lambda f, p: decode(truncated(photo(f))), r"photo\.jpg: not a readable .*truncated.*restore"),
     ("a JPEG of no bytes", lambda f, p: decode(written(f / "photo.jpg", b"")), r"photo\.jpg: not a readable .*restore"),
     ("a page named .jpg", lambda f, p: decode(written(f / "photo.jpg", b"<html>")), r"photo\.jpg: not a .*restore it"),
-    ("1x1 pixels", lambda f, p: decode(photo(f, size=(1, 1))), r"photo\.jpg: .*of 1x1 pixels, where 8 .*restore it"),
+    (
+        "16 bits of gray",
+        lambda f, p: decode(deep(f)),
+        r"photo\.jpg: not a readable image \(mode I;16 has more than 8 bits per channel; save",
+    ),
+    (
+        "1x1 pixels",
+        lambda f, p: decode(photo(f, size=(1, 1))),
+        r"photo\.jpg: .*1x1 pixels, the minimum is 8x8.*restore it",
+    ),
     (
         "20,000x20,000 pixels",
         lambda f, p: decode(said_to_be(photo(f, kind="PNG"), 20_000, 20_000)),
@@ -243,18 +266,18 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "a damaged cache",
         lambda f, p: load_images((photo(f),), SIZE, cache=cached(f, b"no array")),
-        r"cache\.npy: .*delete it and cache\.sizes\.npy, they are made anew",
+        r"cache\.npy: .*delete it and cache\.sizes\.npy, they will be made again",
     ),
     (
         "an empty cache",
         lambda f, p: load_images((photo(f),), SIZE, cache=cached(f, b"")),
-        r"cache\.npy: .*delete it and cache\.sizes\.npy, they are made anew",
+        r"cache\.npy: .*delete it and cache\.sizes\.npy, they will be made again",
     ),
     # Datasets
     (
         "an image that is a link to itself",
         lambda f, p: load(looped(f, f"query/{OTHER}").parent.parent),
-        rf"{OTHER}: empty .*take it",
+        rf"{OTHER}: empty .*extract it",
     ),
     ("a folder that is a link to itself", lambda f, p: load(looped(f, "query").parent), r"query: missing; unpack"),
     (
@@ -262,26 +285,36 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         lambda f, p: load(looped(f, "loop")),
         "loop: no such folder",
     ),
-    ("a name in another encoding", lambda f, p: load(market(f, train=[LATIN_1])), r"03\\xe9\.jpg: no file .*; move it"),
+    ("a name in another encoding", lambda f, p: load(market(f, train=[LATIN_1])), r"03\\xe9\.jpg: this .*; move it"),
     (
         "no query that counts",
         lambda f, p: run(load(market(f, query="-1_c1s1_000401_03.jpg"))),
-        "0 query images.*unpack",
+        "no usable query images.*unpack",
     ),
     (
         "a split without a gallery",
         lambda f, p: run(replace(make_split(), gallery=make_split().gallery.take([]))),
-        "0 gallery images that count; give some, or unpack",
+        "no usable gallery images; add some, or unpack",
     ),
     (
         "an identity in training and test",
         lambda f, p: run(load(market(f, train=["0001_c1s1_000451_03.jpg"]))),
-        "market1501 cannot be used as it is:\n  1 identities are in training and in test, first 1; take them out",
+        "market1501 cannot be used as it is:\n  1 identities are in training and in test, first 1; remove them",
     ),
     (
         "one camera only",
         lambda f, p: run(load(market(f, gallery="0001_c1s1_000301_00.jpg"))),
-        r"no query has a match from another camera, the gallery's are \[0\]; add",
+        r"no query image has a match from another camera \(the cameras are \[0\]\); add",
+    ),
+    (
+        "a validation set of one camera",
+        lambda f, p: run(of_split(validation=held_out(camids=0))),
+        r"no validation image has a match from another camera \(the cameras are \[0\]\); add",
+    ),
+    (
+        "a validation set of training identities",
+        lambda f, p: run(of_split(validation=held_out(pids=0))),
+        "1 identities are in training and in validation, first 0; remove them",
     ),
     ("no identities", lambda f, p: run(identities=0), "identities=0: tiny has 12 training identities"),
     (
@@ -294,7 +327,7 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "a path that leads out",
         lambda f, p: load(tar(f, "../escaped")),
-        r"tar\.gz: refused, for '\.\./escaped' is a link or",
+        r"tar\.gz: refused, because '\.\./escaped' is a link or",
     ),
     (
         "a path out by a way round",
@@ -338,28 +371,28 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "weights that run code",
         lambda f, p: load_backbone("resnet18", evil_weights(f)),
-        r"weights\.pth: refused.*give a state",
+        r"weights\.pth: refused.*use a state",
     ),
     (
         "weights that are not there",
         lambda f, p: load_backbone("resnet18", f / "w.pth"),
-        r"w\.pth: no such weights; give",
+        r"w\.pth: no such weights; use",
     ),
     (
         "weights of another backbone",
         lambda f, p: load_backbone("resnet18", weights(f, "features.0.0.weight", (32, 3, 3, 3))),
-        r"weights\.safetensors: not weights of resnet18, give such or name their backbone: 100 missing .*, 1 unknown",
+        r"weights\.safetensors: not weights of resnet18; .* name the backbone of this file: 100 missing .*, 1 unknown",
     ),
     (
         "weights of another shape",
         lambda f, p: load_backbone("resnet18", weights(f, "conv1.weight", (8, 3, 3, 3))),
-        r"weights\.safetensors: not weights of resnet18, give such: .*size mismatch",
+        r"weights\.safetensors: not weights of resnet18; use a file of that .*size mismatch",
     ),
     *(
         (
             f"weights cut off, {ending}",
             lambda f, p, ending=ending: load_backbone("resnet18", written(f / f"w{ending}", b"PK\3\4 and no more")),
-            rf"w\{ending}: not weights of resnet18, give such|w\{ending}: refused",
+            rf"w\{ending}: not weights of resnet18; use a file|w\{ending}: refused",
         )
         for ending in (".pth", ".safetensors")
     ),
@@ -369,17 +402,21 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         "'resnet19' is not one of resnet50, resnet18",
     ),
     # Splits of one's own
-    ("cameras of one too few", lambda f, p: of_train(camids=[0] * 47), r"camids has shape \(47,\) for 48 tracklets"),
-    ("cameras that are names", lambda f, p: of_train(camids=["a"] * 48), "camids is <U1: give integers"),
+    (
+        "cameras of one too few",
+        lambda f, p: of_train(camids=[0] * 47),
+        r"camids has shape \(47,\) for the 48 tracklets",
+    ),
+    ("cameras that are names", lambda f, p: of_train(camids=["a"] * 48), "camids must contain integers, not <U1"),
     (
         "tracklets of no frame",
         lambda f, p: of_train(starts=[0, *range(48)]),
-        "starts: give where each tracklet's frames",
+        "starts must hold the first frame of each tracklet",
     ),
     (
         "frames beyond the end",
         lambda f, p: of_train(starts=range(1, 50)),
-        "starts: give where .* in rising order from 0",
+        "starts must hold .* in increasing order from 0",
     ),
     (
         "starts of one too few",
@@ -389,36 +426,52 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "images in a list",
         lambda f, p: of_train(frames=[np.zeros((32, 16, 3))] * 48),
-        "frames: give a list of names of image files",
+        "frames must be a list of names of image files",
     ),
     ("identities of one too few", lambda f, p: of_split(train_pids=[0] * 47), r"train_pids has shape \(47,\) for 48"),
-    ("a name where a list is due", lambda f, p: of_train(frames="photo.jpg"), "frames: give a list of names of image"),
-    ("no tracklet's start", lambda f, p: of_train(starts=[]), r"starts has shape \(0,\): give \(n \+ 1,\)"),
-    ("a start alone", lambda f, p: of_train(starts=0), r"starts has shape \(\): give"),
-    ("a number for a name", lambda f, p: of_split(name=5), "name 5: files bear it"),
+    (
+        "a name where a list is due",
+        lambda f, p: of_train(frames="photo.jpg"),
+        "frames must be a list of names of image",
+    ),
+    ("no tracklet's start", lambda f, p: of_train(starts=[]), r"starts has shape \(0,\); pass \(n \+ 1,\)"),
+    ("a start alone", lambda f, p: of_train(starts=0), r"starts has shape \(\); pass"),
+    ("a number for a name", lambda f, p: of_split(name=5), "name 5 is used in file names"),
     (
         "identities to draw of nobody",
         lambda f, p: run(of_split(train_pids=None), identities=5),
-        "tiny does not know who",
+        "the training identities of tiny are not all known",
     ),
-    ("a query alone", lambda f, p: run(of_split(gallery=None)), "no gallery: give query and gallery, or neither"),
+    ("a query alone", lambda f, p: run(of_split(gallery=None)), "no gallery; pass both query and gallery, or neither"),
     ("a stage by no test", lambda f, p: run(of_split(query=None, gallery=None)), "'test' needs a query and a gallery"),
     (
         "identities that nobody knows, to train on",
         lambda f, p: reprolib.run(SUPERVISED, of_split(train_pids=None), **NETWORK),
-        "supervised is trained on identities, and tiny does not know all",
+        "supervised trains on identities, but not all identities of tiny are known",
     ),
-    ("a name that is a path", lambda f, p: of_split(name="../x"), r"name '\.\./x': files bear it; take letters"),
+    (
+        "a name that is a path",
+        lambda f, p: of_split(name="../x"),
+        r"name '\.\./x' is used in file names; use only letters",
+    ),
     (
         "a file that is gone",
         lambda f, p: run(of_train(frames=[f / "x.jpg"] * 48)),
         r"x\.jpg: cannot be read \(No such file",
     ),
-    ("no recipe", lambda f, p: reprolib.run("buc", make_split()), "'buc' is no Recipe: give reprolib"),
-    ("one side", lambda f, p: run(image_size=64), r"image_size=64: give \(height, width\), of 8 pixels at least"),
-    ("a size in words", lambda f, p: run(image_size="64x32"), r"image_size='64x32': give \(height, width\)"),
-    ("a size that shows nobody", lambda f, p: run(image_size=(4, 4)), r"image_size=\(4, 4\): give .* of 8 pixels"),
-    ("a folder that is a file", lambda f, p: load(photo(f)), r"photo\.jpg: a file; name the folder that holds it"),
+    ("no recipe", lambda f, p: reprolib.run("buc", make_split()), "'buc' is not a Recipe; pass reprolib"),
+    ("one side", lambda f, p: run(image_size=64), r"image_size=64 must be \(height, width\), each at least 8 pixels"),
+    ("a size in words", lambda f, p: run(image_size="64x32"), r"image_size='64x32' must be \(height, width\)"),
+    (
+        "a size that shows nobody",
+        lambda f, p: run(image_size=(4, 4)),
+        r"image_size=\(4, 4\) must be .* at least 8 pixels",
+    ),
+    (
+        "a folder that is a file",
+        lambda f, p: load(photo(f)),
+        r"photo\.jpg: not a folder; set --data-root or REPROLIB_DATA",
+    ),
     # Recipes
     ("half a sample", lambda f, p: replace(BUC, batch_size=16.5), r"batch_size=16\.5 must be of type int"),
     (
@@ -427,7 +480,11 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         "learning_rate=-1.0 must be finite and not negative",
     ),
     ("a criterion in words", lambda f, p: replace(BUC, criterion="minimum"), "criterion='minimum' must be a Criterion"),
-    ("a recipe that is a path", lambda f, p: replace(BUC, name="a/b"), "name='a/b': files bear it; take letters"),
+    (
+        "a recipe that is a path",
+        lambda f, p: replace(BUC, name="a/b"),
+        "name='a/b' is used in file names; use only letters",
+    ),
     ("merge_percent 0", lambda f, p: replace(BUC, merge_percent=0), "merge_percent=0.0 must lie between 0 and 1"),
     ("merge_percent 1", lambda f, p: replace(BUC, merge_percent=1), "merge_percent=1.0 must lie between 0 and 1"),
     (
@@ -439,12 +496,20 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     ("a batch of one", lambda f, p: replace(BUC, batch_size=1), "batch_size=1 must be at least 2"),
     ("a head of no layer", lambda f, p: replace(BUC, embedding_layers=0), "embedding_layers=0 must be at least 1"),
     ("dropout of all", lambda f, p: replace(BUC, dropout=1.0), r"dropout=1\.0 must be at least 0 and less than 1"),
-    ("merging from identities", lambda f, p: replace(BUC, start="identities"), "nothing to merge: give criterion=None"),
-    ("a linkage without a name", lambda f, p: Criterion(lambda a, b, d: a), "a record knows a linkage by its name"),
-    ("a linkage below 0", lambda f, p: merge(negative), "linkage negative: give what is finite and not"),
-    ("a linkage that is NaN", lambda f, p: merge(undefined), "linkage undefined: give what is finite and not"),
-    ("junk in a Split", lambda f, p: reprolib.run(audit.with_junk(BUC), make_split()), "a Split is taken as it is"),
-    ("a Split to be sorted", lambda f, p: reprolib.run(audit.in_order(BUC), make_split()), "a Split is taken as it is"),
+    ("merging from identities", lambda f, p: replace(BUC, start="identities"), "nothing to merge; use criterion=None"),
+    (
+        "a linkage without a name",
+        lambda f, p: Criterion(lambda a, b, d: a),
+        "a record identifies a linkage by its name",
+    ),
+    ("a linkage below 0", lambda f, p: merge(negative), "linkage negative must return finite values that are not"),
+    (
+        "a linkage that is NaN",
+        lambda f, p: merge(undefined),
+        "linkage undefined must return finite values that are not",
+    ),
+    ("junk in a Split", lambda f, p: reprolib.run(audit.with_junk(BUC), make_split()), "a Split is used as it is"),
+    ("a Split to be sorted", lambda f, p: reprolib.run(audit.in_order(BUC), make_split()), "a Split is used as it is"),
     ("a temperature of 0", lambda f, p: replace(BUC, temperature=0), "temperature=0.0 must be positive"),
     ("a temperature NaN", lambda f, p: replace(BUC, temperature=float("nan")), "temperature=nan must be positive and"),
     ("λ NaN", lambda f, p: Criterion(regularizer_weight=float("nan")), "regularizer_weight=nan must be finite and not"),
@@ -470,26 +535,38 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         lambda f, p: train(model(), samples=4),
         "4 training samples are fewer than one batch",
     ),
-    ("a loss that is NaN", lambda f, p: train_on_nan(), r"the loss is nan in epoch 0: lower learning_rate=0\.1"),
+    (
+        "a loss that is NaN",
+        lambda f, p: train_on_nan(),
+        r"the loss is nan in epoch 0 with learning_rate=0\.1; use a lower",
+    ),
     # Devices
-    ("an unknown device", lambda f, p: run(device="abacus"), "device 'abacus' is unknown; give cpu, cuda or cuda:N"),
-    ("a device without memory", lambda f, p: run(device="meta"), "device 'meta' is unknown; give cpu, cuda or cuda:N"),
-    ("CUDA where there is none", lambda f, p: with_gpus(0, "cuda", p), "device 'cuda': 0 CUDA devices here; give cpu"),
-    ("the second of one", lambda f, p: with_gpus(1, "cuda:1", p), "device 'cuda:1': 1 CUDA devices here; give cpu or"),
+    ("an unknown device", lambda f, p: run(device="abacus"), "device 'abacus' is unknown; use cpu, cuda or cuda:N"),
+    ("a device without memory", lambda f, p: run(device="meta"), "device 'meta' is unknown; use cpu, cuda or cuda:N"),
+    (
+        "CUDA where there is none",
+        lambda f, p: with_gpus(0, "cuda", p),
+        "device 'cuda': this machine has 0 CUDA devices; use cpu",
+    ),
+    (
+        "the second of one",
+        lambda f, p: with_gpus(1, "cuda:1", p),
+        "device 'cuda:1': this machine has 1 CUDA devices; use cpu or",
+    ),
     (
         "a batch that the device has no room for",
         lambda f, p: with_room_for(5, lambda: train(model()), p),
-        "out of memory on cpu with batch_size=16: 4 would fit; give a recipe of another batch_size",
+        "out of memory on cpu with batch_size=16: 4 would fit; use a recipe with a smaller batch_size",
     ),
     (
         "two samples that the device has no room for",
         lambda f, p: with_room_for(1, lambda: train(model()), p),
-        "out of memory on cpu with batch_size=16: none would fit; give .* a smaller image_size",
+        "out of memory on cpu with batch_size=16: none would fit; use .* a smaller image_size",
     ),
     (
         "one image that the device has no room for",
         lambda f, p: with_room_for(0, features, p),
-        "out of memory on cpu with one image of 32x16; give a smaller image_size",
+        "out of memory on cpu with one image of 32x16; use a smaller image_size",
     ),
     # Records and notebooks
     (
@@ -510,19 +587,19 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "a record without checksum",
         lambda f, p: record(lambda c: c.pop("checksum")),
-        r"json: .*without 'checksum'; .*delete",
+        r"json: .*'checksum' is missing; .*delete",
     ),
     (
         "a half-written record",
         lambda f, p: load_record(written(f / "r.json", b'{"form')),
         r"r\.json: not a run .*delete",
     ),
-    ("a record that is a folder", lambda f, p: load_record(f), "no such file; give a record"),
-    ("an unknown notebook", lambda f, p: batch.select(["77"]), r"begins with \['77'\]; there are 00_tour"),
+    ("a record that is a folder", lambda f, p: load_record(f), "no such file; use a record"),
+    ("an unknown notebook", lambda f, p: batch.select(["77"]), r"begins with \['77'\]; choose from 00_tour"),
     (
         "a notebook's unknown parameter",
         lambda f, p: batch.reproduce(batch.select(["00"]), {"sedes": "[0]"}),
-        r"unknown parameters \['sedes'\]; there are .*seeds",
+        r"unknown parameters \['sedes'\]; use .*seeds",
     ),
 ]
 

@@ -135,7 +135,7 @@ def test_photos_without_any_label_are_clustered_and_a_stage_is_kept(tiny_split):
 def test_features_by_a_record_without_its_weights_are_an_error_that_says_so(tiny_split):
     record = run(BUC, tiny_split)
     shutil.rmtree(paths.STATE)
-    with pytest.raises(RecordError, match=r"holds no model\.safetensors; load the record where it was run"):
+    with pytest.raises(RecordError, match=r"does not contain model\.safetensors; load the record where it was run"):
         reprolib.extract_features(record, tiny_split.query.frames)
 
 
@@ -192,7 +192,7 @@ def test_identities_left_out_of_training_are_a_validation_set(tiny_split):
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (replace(BUC, selection="validation"), "give identities="),
+        (replace(BUC, selection="validation"), "set identities="),
         (replace(OIM, selection="silhouette"), "needs clusters"),
     ],
 )
@@ -361,7 +361,7 @@ def test_a_linkage_of_ones_own_is_another_where_what_it_closes_over_is(tiny_spli
 def test_the_record_of_another_run_is_not_taken_for_ones_own(tiny_split):
     own, other = (run(BUC_UNREGULARIZED, tiny_split, seed=seed).name for seed in (0, 1))
     (paths.RUNS / f"{own}.json").write_bytes((paths.RUNS / f"{other}.json").read_bytes())
-    with pytest.raises(RecordError, match=f"holds the record {other}"):
+    with pytest.raises(RecordError, match=f"contains another record, {other}"):
         run(BUC_UNREGULARIZED, tiny_split)
 
 
@@ -376,12 +376,12 @@ def test_labels_that_are_damaged_are_named(tiny_split):
 @pytest.mark.parametrize("settings", [{"seed": 10**15}, {"identities": 2.0}, {"samples": True}])
 def test_numbers_that_cannot_be_are_said_before_anything_is_trained(tiny_split, monkeypatch, settings):
     monkeypatch.setattr(algorithm, "train_stage", None)
-    with pytest.raises(ValueError, match=f"{next(iter(settings))}=.*: give a whole number"):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}=.* must be an integer"):
         run(BUC_UNREGULARIZED, tiny_split, **settings)
 
 
 def test_what_is_no_dataset_is_said(tiny_split):
-    with pytest.raises(ValueError, match="give the name of one, or a Split"):
+    with pytest.raises(ValueError, match="must be the name of a dataset, or a Split"):
         run(BUC_UNREGULARIZED, None)
 
 
@@ -390,19 +390,21 @@ def test_a_linkage_of_ones_own_that_cannot_be_is_said_before_anything_is_trained
         return (a.mean(0) - b.mean(0)).norm()
 
     monkeypatch.setattr(algorithm, "train_stage", None)
-    with pytest.raises(ValueError, match=r"linkage of_one_pair fails .*it must be of_one_pair\(a, b, distance\)"):
+    with pytest.raises(
+        ValueError, match=r"linkage of_one_pair fails .*its signature must be of_one_pair\(a, b, distance\)"
+    ):
         run(BUC_UNREGULARIZED.with_linkage(of_one_pair), tiny_split)
 
     def of_no_pair(a, b, distance):
         return torch.tensor(1.0)
 
-    with pytest.raises(ValueError, match=r"linkage of_no_pair gives \(\) for 3 pairs; it must be"):
+    with pytest.raises(ValueError, match=r"linkage of_no_pair returns \(\) for 3 pairs; its signature must be"):
         run(BUC_UNREGULARIZED.with_linkage(of_no_pair), tiny_split)
 
     def with_deviation(a, b, distance):
         return (a - a.mean(1, keepdim=True)).square().sum((1, 2)) / (a.shape[1] - 1)
 
-    with pytest.raises(ValueError, match=r"finite and not negative; clusters of 1 and 1 images have \[nan"):
+    with pytest.raises(ValueError, match=r"finite .* not negative; for clusters of 1 and 1 images it returns \[nan"):
         run(BUC_UNREGULARIZED.with_linkage(with_deviation), tiny_split)
 
 
@@ -422,7 +424,7 @@ def test_a_linkage_of_ones_own_may_know_the_width_of_the_features(tiny_split):
 
 def test_of_a_sorted_split_a_table_that_leaks_warns(tiny_split):
     in_order = tiny_split.reorder(np.argsort(tiny_split.train_pids))
-    with pytest.warns(UserWarning, match=r"sorted by identity.*give split.shuffle\(0\)"):
+    with pytest.warns(UserWarning, match=r"sorted by identity.*use split.shuffle\(0\)"):
         make_plan(DBC_RELEASED, in_order, **NETWORK)
     make_plan(DBC_RELEASED, in_order.shuffle(0), **NETWORK)
     make_plan(BUC, in_order, **NETWORK)
@@ -430,7 +432,7 @@ def test_of_a_sorted_split_a_table_that_leaks_warns(tiny_split):
 
 @pytest.mark.parametrize("seed", [-1, "1", 0.5, True])
 def test_a_seed_is_a_whole_number(tiny_split, seed):
-    with pytest.raises(ValueError, match=f"seed={seed!r}: give a whole number"):
+    with pytest.raises(ValueError, match=f"seed={seed!r} must be an integer"):
         make_plan(BUC, tiny_split, seed=seed, **NETWORK)
 
 
@@ -439,7 +441,7 @@ def test_a_record_finds_its_labels_and_weights_where_it_was_read_from(tiny_split
     file = paths.RUNS / f"{record.name}.json"
     monkeypatch.setattr(paths, "LABELS", tmp_path / "elsewhere")
     monkeypatch.setattr(paths, "STATE", tmp_path / "elsewhere")
-    with pytest.raises(RecordError, match=r"holds no .*npz.*set REPROLIB_RESULTS"):
+    with pytest.raises(RecordError, match=r"does not contain .*npz.*set REPROLIB_RESULTS"):
         record.pseudo_labels()
     found = load_record(file)
     assert [row.max() + 1 for row in found.pseudo_labels()] == [s["num_clusters"] for s in record.stages]
@@ -455,7 +457,7 @@ def test_reprs_are_short(tiny_split):
 
 
 @pytest.mark.parametrize(
-    ("starts", "message"), [([0, 1], "starts ends at 1, and there are 2"), ([0, 1, 5], "ends at 5")]
+    ("starts", "message"), [([0, 1], "starts ends at 1, but there are 2"), ([0, 1, 5], "ends at 5")]
 )
 def test_features_are_asked_of_tracklets_that_there_are(tiny_split, starts, message):
     record = run(BUC, tiny_split)

@@ -58,7 +58,7 @@ def test_an_unknown_choice_is_refused_with_the_choices():
         Criterion(linkage="ward")
     with pytest.raises(ValueError, match="regularizer_weight=nan"):
         Criterion(regularizer_weight=float("nan"))
-    with pytest.raises(ValueError, match="has no regularizer for a weight"):
+    with pytest.raises(ValueError, match="has no regularizer to weight"):
         DBC_RELEASED.with_weight(0.1)
     with pytest.raises(ValueError, match="table_start"):
         replace(BUC, table_start="ones")
@@ -90,11 +90,11 @@ def test_a_few_samples_are_merged_one_by_one():
 def test_a_field_of_a_recipe_or_of_its_criterion_is_changed_by_its_name():
     changed = BUC.changed(regularizer_weight=0.5, merge_percent=0.1)
     assert changed == replace(BUC, merge_percent=0.1, criterion=replace(BUC.criterion, regularizer_weight=0.5))
-    with pytest.raises(ValueError, match="'lambda' is no field of a recipe: "):
+    with pytest.raises(ValueError, match="'lambda' is not a field of a recipe; use one of "):
         BUC.changed(**{"lambda": 1})
-    with pytest.raises(ValueError, match="oim merges nothing, and so has no regularizer_weight"):
+    with pytest.raises(ValueError, match="oim does not merge, so it has no regularizer_weight"):
         OIM.with_weight(0.1)
-    with pytest.raises(ValueError, match="oim merges nothing, and so has no linkage"):
+    with pytest.raises(ValueError, match="oim does not merge, so it has no linkage"):
         OIM.with_linkage("maximum")
 
 

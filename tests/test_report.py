@@ -278,7 +278,7 @@ def test_no_notebook_half_a_notebook_and_a_verdict_without_one_are_refused_by_na
     with pytest.raises(ReportError, match=r"05_evil\.ipynb: not a notebook"):
         build("run", reproduced=reproduced, target=target)
     notebook.unlink()
-    with pytest.raises(ReportError, match="run them first: reprolib reproduce"):
+    with pytest.raises(ReportError, match="run them first with reprolib reproduce"):
         build("run", reproduced=reproduced, target=target)
     with pytest.raises(ValueError, match='not one of "stored", "run"'):
         build("both", target=target)
@@ -289,7 +289,7 @@ def test_whatever_else_is_in_the_reports_place_is_left_there(reproduced):
     target = reproduced / "report"
     target.mkdir()
     (target / "thesis.tex").write_text("years of work")
-    with pytest.raises(ReportError, match="not a whole report is there"):
+    with pytest.raises(ReportError, match="exists and is not a complete report"):
         build("run", reproduced=reproduced, target=target)
     assert (target / "thesis.tex").read_text() == "years of work"
 

@@ -129,7 +129,7 @@ def test_a_process_out_of_disk_says_where_and_the_same_command_goes_on_with_more
     log = (tmp_path / "run" / "log").read_text()
     assert f"{tmp_path / 'run' / 'state'}: cannot be written to" in log
     assert "File too large" in log
-    assert "make room or give leave to write there" in log
+    assert "free some space or make it writable" in log
     assert leftovers(tmp_path) == []
     start(tmp_path / "run").join(PATIENCE)
     assert figures(the_record(tmp_path / "run")) == figures(whole[0])
@@ -194,7 +194,7 @@ def test_a_write_that_fails_names_the_folder_and_leaves_the_last_good_state(tiny
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
-        with pytest.raises(FolderError, match=rf"{paths.STATE.parent}/\w+.*: cannot be written to .*make room or give"):
+        with pytest.raises(FolderError, match=rf"{paths.STATE.parent}/\w+.*: cannot be written to .*free some space"):
             tiny_run(fresh=True)
     assert not list(paths.STATE.parent.rglob("*.partial"))
     assert figures(tiny_run()) == figures(record)
@@ -221,7 +221,7 @@ def test_state_of_other_code_or_versions_is_refused_by_name_and_fresh_starts_ove
 ):
     cut_off(monkeypatch, tiny_run, after=after)
     monkeypatch.setattr(state, name, change)
-    with pytest.raises(StateError, match=rf"saved by an earlier run .*{message}.*start over: --fresh"):
+    with pytest.raises(StateError, match=rf"saved by an earlier run .*{message}.*start over with --fresh"):
         tiny_run()
     record = tiny_run(fresh=True)
     monkeypatch.setattr(state, name, None)  # a finished run is read, whatever made it
@@ -279,7 +279,7 @@ def test_damaged_state_is_named(tiny_run, monkeypatch, file):
     cut_off(monkeypatch, tiny_run, after=5)
     for damaged in paths.STATE.rglob(file):
         damaged.write_bytes(damaged.read_bytes()[:50])
-    with pytest.raises(StateError, match=r"damaged .*start over: --fresh"):
+    with pytest.raises(StateError, match=r"damaged .*start over with --fresh"):
         tiny_run()
 
 
@@ -287,7 +287,7 @@ def test_state_that_does_not_say_what_made_it_is_refused(tiny_run, monkeypatch):
     cut_off(monkeypatch, tiny_run, after=5)
     for content in paths.STATE.rglob("content.json"):
         content.write_text('{"entry": {}}')
-    with pytest.raises(StateError, match="does not say with what it was made"):
+    with pytest.raises(StateError, match="does not say how it was made"):
         tiny_run()
 
 

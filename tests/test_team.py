@@ -124,7 +124,7 @@ def test_two_processes_go_on_with_a_run_of_one_and_write_one_record(
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(tiny_network):
-    with pytest.raises(ValueError, match="batch_size=16 cannot be shared by 3 processes: start fewer"):
+    with pytest.raises(ValueError, match="batch_size=16 cannot be divided among 3 processes; start fewer"):
         train(BUC, 1, Team(0, 3))
 
 

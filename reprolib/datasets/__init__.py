@@ -1,4 +1,4 @@
-"""One file a dataset; each becomes ``Split(train, query, gallery)``."""
+"""Datasets: one module per dataset, each of which provides a ``Split(train, query, gallery)``."""
 
 import hashlib
 import warnings
@@ -40,7 +40,7 @@ READERS = {
     "cifar10": cifar10.read,
 }
 NAMES = ("synthetic", "synthetic-video", *READERS)
-SHUFFLE_SEED = 2019  # one order for everyone; a run's own seed decides nothing here
+SHUFFLE_SEED = 2019  # one order for all runs; the seed of a run does not affect it
 
 
 def load_dataset(
@@ -50,21 +50,21 @@ def load_dataset(
     train_order: Literal["shuffled", "sorted"] = "shuffled",
     junk: Literal["left_out", "in_gallery"] = "left_out",
 ) -> Split:
-    """A dataset, ready to train and evaluate on.
+    """Load a dataset for training and evaluation.
 
-    One that is there only as its published archive is first unpacked beside it. Counts other than the published ones
-    give a warning, not an error: a part of a dataset is of use too.
+    If only the published archive exists, it is first unpacked beside itself. If the counts differ from the published
+    ones, there is a warning but no error, because part of a dataset is useful too.
 
     Args:
         name: one of ``NAMES``.
-        root: folder of the datasets, or the dataset's own; None takes ``$REPROLIB_DATA``, else ``data/``.
-        train_order: "shuffled", so that the order tells nothing of identities; or "sorted", identity by identity, as
-            the released programs have it: only to show what that order gives away.
-        junk: what becomes of Market-1501's junk, "left_out" as in the authors' archive of either program, or
-            "in_gallery", where the papers' count of 19,732 has it: each one then a wrong answer to every query.
+        root: folder of the datasets, or of this dataset; None means ``$REPROLIB_DATA``, else ``data/``.
+        train_order: "shuffled", so that the order reveals nothing about identities; or "sorted" by identity, as in the
+            released programs, only to show what that order gives away.
+        junk: what to do with Market-1501's junk images: "left_out", as in the archives of both programs' authors, or
+            "in_gallery", as in the papers' count of 19,732, where each is a wrong answer to every query.
 
     Raises:
-        ValueError: an unknown name or order, or junk of a dataset that has none.
+        ValueError: an unknown name or order, or junk for a dataset that has none.
         DatasetError: the dataset is missing, incomplete or damaged; the message names the paths and the remedy.
     """
     if name not in NAMES:
@@ -72,7 +72,7 @@ def load_dataset(
     if train_order not in ("shuffled", "sorted"):
         raise ValueError(f"train_order {train_order!r} is not one of shuffled, sorted")
     if junk not in ("left_out", "in_gallery") or (junk == "in_gallery" and name != "market1501"):
-        raise ValueError(f"junk {junk!r} of {name} is not left_out, or in_gallery, which market1501 alone has")
+        raise ValueError(f"junk {junk!r} of {name} is not one of left_out, or in_gallery (only for market1501)")
     split = _load(name, root) if name in READERS else _synthesize(name)
     if junk == "in_gallery":
         split = market1501.with_junk(split, locate(SOURCES[name], paths.data_root(root)))
@@ -82,12 +82,12 @@ def load_dataset(
 
 
 def _synthesize(name: str) -> Split:
-    return deepcopy(_painted(name))  # the caller's own, whatever becomes of it
+    return deepcopy(_painted(name))  # a copy that the caller may change
 
 
 @cache
 def _painted(name: str) -> Split:
-    from reprolib.datasets import synthetic  # what paints people is of no use to the other datasets
+    from reprolib.datasets import synthetic  # only needed for these datasets
 
     return synthetic.load_synthetic(name)
 
@@ -99,20 +99,22 @@ def _load(name: str, root: str | Path | None) -> Split:
     if problems:
         lines = [f"{source.title} cannot be used as it is: {len(problems):,} problem(s)", *problems[:5]]
         where = f" --data-root {root}" if root else ""
-        raise DatasetError(printable("\n  ".join([*lines, f"`reprolib check-data {name}{where}` says more"])))
+        raise DatasetError(printable("\n  ".join([*lines, f"run `reprolib check-data {name}{where}` for details"])))
     there = count(split, has_distractors=source.has_distractors)
     if there == source.counts:
         return split
     others = [f"{k} has {there[k]}; published: {v}" for k, v in source.counts.items() if there[k] != v]
-    warnings.warn("\n  ".join([f"{folder}: not {source.title} as published", *others]), stacklevel=3)
+    warnings.warn("\n  ".join([f"{folder}: {source.title} is not as published", *others]), stacklevel=3)
     return replace(split, images=", ".join(filter(None, [split.images, "not as published"])))
 
 
 def check(name: str, root: str | Path | None = None, *, deep: bool = False) -> Report:
-    """What is there of a dataset, what is missing or foreign, where to get it; with ``deep``, every image is decoded.
+    """Check which parts of a dataset exist, what is missing or does not belong, and where to get it.
+
+    With ``deep`` every image is decoded.
 
     Raises:
-        ValueError: an unknown name, or that of a synthetic dataset, which is made and not found.
+        ValueError: an unknown name, or that of a synthetic dataset, which is generated and needs no files.
     """
     if name not in SOURCES:
         raise ValueError(f"dataset {name!r} is not one of {', '.join(SOURCES)}")
@@ -129,18 +131,19 @@ def check(name: str, root: str | Path | None = None, *, deep: bool = False) -> R
 
 
 def summarize(split: Split) -> dict:
-    """[identities, samples, cameras] of each set (DBC Table I), and the training samples of each identity (Fig. 1)."""
+    """Count [identities, samples, cameras] of each set (DBC Table I) and training samples per identity (Fig. 1)."""
     has_distractors = SOURCES[split.name].has_distractors if split.name in SOURCES else True
     counts = {part: list(astuple(c)) for part, c in count(split, has_distractors=has_distractors).items()}
     return {"counts": counts, "samples_per_identity": samples_per_identity(split)}
 
 
 def fingerprint(tracklets: Tracklets, *, labels: bool = False, written: bool = False) -> str:
-    """16 hex digits that change when a frame is added, removed, resized, renamed or moved.
+    """Return 16 hex digits that change when a frame is added, removed, resized, renamed or moved.
 
-    Files count by folder, name and size (their content is not read), pixels by their bytes. The order counts: what
-    is cached under this key lies in it. ``labels``: cameras and identities count too. ``written``: when files were
-    last written, so that one replaced by another of its size is noticed; on another machine that is another time.
+    Files are identified by folder, name and size (their content is not read), pixels by their bytes. The order matters,
+    because data cached under this key is in that order. ``labels`` includes cameras and identities. ``written``
+    includes the modification times of files, so that replacing a file by one of the same size is noticed; these times
+    differ between machines.
     """
     digest = hashlib.blake2b(tracklets.starts.astype("<i8").tobytes(), digest_size=8)
     for ids in (tracklets.camids, tracklets.pids) if labels else ():
@@ -157,14 +160,14 @@ def fingerprint(tracklets: Tracklets, *, labels: bool = False, written: bool = F
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
-    """Bytes, and when it was last written in nanoseconds."""
+    """Return the size in bytes and the modification time in nanoseconds."""
     try:
         status = file.stat()
     except OSError as error:
-        raise DatasetError(f"{file}: cannot be read ({error.strerror}); bring it back, or leave it out") from error
+        raise DatasetError(f"{file}: cannot be read ({error.strerror}); restore it, or leave it out") from error
     return status.st_size, status.st_mtime_ns
 
 
 def identities_fingerprint(split: Split) -> str:
-    """16 hex digits that change with the training identities, which diagnosis and the supervised bound take."""
+    """Return 16 hex digits that change with the training identities (for diagnosis and the supervised upper bound)."""
     return hashlib.blake2b(split.train_pids.astype("<i8").tobytes(), digest_size=8).hexdigest()

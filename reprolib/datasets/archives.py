@@ -1,4 +1,4 @@
-"""Archives, opened as if a stranger had made them."""
+"""Archives, opened as untrusted files."""
 
 import gzip
 import lzma
@@ -19,16 +19,16 @@ from reprolib.files import FolderError, locked
 SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar.xz", ".tar")
 MAX_MEMBERS = 3_000_000  # MARS, the largest, has 1.2 million
 MAX_BYTES = 64 * 2**30
-MAX_RATIO = 20  # unpacked / packed; images hardly shrink, a bomb shrinks a thousandfold
+MAX_RATIO = 20  # unpacked / packed; images hardly compress, while an archive bomb compresses a thousandfold
 DAMAGE = (OSError, RuntimeError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class DatasetError(ValueError):
-    """A dataset that cannot be used as it is; the message names the path and the remedy."""
+    """A dataset cannot be used as it is; the message names the path and the remedy."""
 
 
 def present(folder: Path) -> bool:
-    """Whether ``folder`` is there, unpacking its archive (``folder.zip``, ...) beside it where only that is there."""
+    """Return whether ``folder`` exists; if only its archive (``folder.zip``, ...) exists, unpack it first."""
     if not folder.is_dir():
         archives = (folder.with_name(folder.name + suffix) for suffix in SUFFIXES)
         archive = next((a for a in archives if a.is_file()), None)
@@ -39,28 +39,28 @@ def present(folder: Path) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar archive into ``folder``, which appears once it is whole.
+    """Unpack a zip or tar archive into ``folder``, which appears only when it is complete.
 
-    If the archive has a folder of that name at its top, that is the one; otherwise all it holds.
+    If the archive has a top-level folder of that name, only that folder is used; otherwise the whole content.
 
     Raises:
-        DatasetError: it is damaged, or holds what no dataset does: a path that leads out of the folder, a link, a
-            device, more files or bytes than the limits above.
+        DatasetError: the archive is damaged, or contains something that no dataset has: a path that leads out of the
+            folder, a link, a device, or more files or bytes than the limits above.
     """
     try:
         with locked(folder):
-            if not folder.is_dir():  # no other process was faster
+            if not folder.is_dir():  # no other process has unpacked it meanwhile
                 print(f"Unpacking {archive} ...", file=sys.stderr, flush=True)
                 _unpack(archive, folder)
     except (*DAMAGE, FolderError) as error:
-        remedy = "see that there is room and may be written, or download it again"
+        remedy = "check that there is free space and that the folder is writable, or download it again"
         raise DatasetError(f"{archive}: cannot be unpacked ({error}); {remedy}") from error
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     content = folder.with_name(f".{folder.name}.partial")
     try:
-        shutil.rmtree(content, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(content, ignore_errors=True)  # left by a killed process
         content.mkdir()
         _extract(archive, content)
         top = content / folder.name
@@ -71,8 +71,8 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 @contextmanager
 def open_tar(archive: Path) -> Iterator[tarfile.TarFile]:
-    """A tar archive to be read once, front to back."""
-    # tarfile's own decompression takes a file that was cut off for one that ends.
+    """Open a tar archive for reading once, from front to back."""
+    # tarfile's own decompression does not notice a truncated file.
     decompress = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}.get(archive.suffix, open)
     with decompress(archive, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as file:
         yield file
@@ -85,13 +85,14 @@ def _extract(archive: Path, into: Path) -> None:
         total += size
         if count > MAX_MEMBERS or total > limit:
             raise DatasetError(
-                f"{archive}: refused, for it unpacks to more than {MAX_MEMBERS:,} files or {limit:,} bytes; "
-                "check where it is from, then unpack it by hand"
+                f"{archive}: refused, because it unpacks to more than {MAX_MEMBERS:,} files or {limit:,} bytes; "
+                "check where it comes from, then unpack it by hand"
             )
         path = PurePosixPath(name.replace("\\", "/"))
         if not is_plain or path.is_absolute() or ".." in path.parts or ":" in name:
             raise DatasetError(
-                f"{archive}: refused, for {name!r} is a link or leads out of the folder; download it from its authors"
+                f"{archive}: refused, because {name!r} is a link or leads out of the folder; download it from its "
+                "authors"
             )
         target = into / path
         if is_folder:
@@ -103,7 +104,7 @@ def _extract(archive: Path, into: Path) -> None:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, bool, bool, Callable[[], IO[bytes]]]]:
-    """Name, bytes, whether a folder, whether a folder or plain file, and how to open it, in the archive's order."""
+    """Yield name, bytes, whether it is a folder, whether a folder or plain file, and a way to open it, in order."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as file:
             for member in file.infolist():

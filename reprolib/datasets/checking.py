@@ -1,4 +1,4 @@
-"""What is there of a dataset, beside what its authors published."""
+"""Checks of a dataset against the published version."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
@@ -11,27 +11,27 @@ from tqdm.auto import tqdm
 from reprolib.datasets.archives import DatasetError
 from reprolib.datasets.folders import printable
 from reprolib.datasets.published import Counts, Source
-from reprolib.datasets.split import Split
+from reprolib.datasets.split import LabelledTracklets, Split
 
-SHOWN = 20  # problems written out; the others are counted
+SHOWN = 20  # number of problems that are listed; the others are only counted
 
 
 @dataclass(frozen=True)
 class Report:
-    """What ``reprolib check-data`` prints."""
+    """The report that ``reprolib check-data`` prints."""
 
     source: Source
-    folder: Path | None  # None where the dataset was not found
-    counts: dict[str, Counts]  # of "train", "query" and "gallery"; empty where nothing could be read
+    folder: Path | None  # None if the dataset was not found
+    counts: dict[str, Counts]  # for "train", "query" and "gallery"; empty if nothing could be read
     problems: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether everything is there and as published."""
+        """Whether the dataset is complete and as published."""
         return not self.problems and self.counts == self.source.counts
 
     def __str__(self) -> str:
-        """The sets, each count beside the published one; the problems; where to get the dataset."""
+        """List the sets with their counts beside the published ones, the problems, and where to get the dataset."""
         lines = [f"{self.source.title}: {self.folder or 'not found'}"]
         if self.counts:
             lines.append(f"  {'':<9}{'identities':<18}{'images, tracklets':<20}cameras")
@@ -48,7 +48,7 @@ class Report:
 
 
 def count(split: Split, *, has_distractors: bool) -> dict[str, Counts]:
-    """Counts of what was read, in the terms of the published ones."""
+    """Count what was read, in the same way as the published counts."""
     ranked = {"query": split.query, "gallery": split.gallery}
     pids = {"train": split.train_pids} | {name: held.pids for name, held in ranked.items() if held is not None}
     counts = {}
@@ -60,46 +60,54 @@ def count(split: Split, *, has_distractors: bool) -> dict[str, Counts]:
 
 
 def samples_per_identity(split: Split) -> list[int]:
-    """Training samples of each identity, the most frequent first (DBC Fig. 1)."""
+    """Return the number of training samples per identity, the largest first (DBC Fig. 1)."""
     return sorted(np.unique(split.train_pids, return_counts=True)[1].tolist(), reverse=True)
 
 
 def require_usable(split: Split) -> None:
-    """Raise DatasetError where a run on the dataset could not be evaluated, or not fairly."""
+    """Raise DatasetError if a run on the dataset could not be evaluated, or not fairly."""
     if problems := unusable(split):
         raise DatasetError("\n  ".join([f"{split.name} cannot be used as it is:", *problems]))
 
 
 def unusable(split: Split) -> list[str]:
-    """Why a run on the dataset could not be evaluated, or not fairly; empty where it could."""
+    """List the reasons why a run on the dataset could not be evaluated, or not fairly; empty if there are none."""
     sets = {"training": split.train, "query": split.query, "gallery": split.gallery}
     if split.query is None and split.gallery is None:
-        del sets["query"], sets["gallery"]  # nothing is to be ranked
+        del sets["query"], sets["gallery"]  # nothing will be ranked
     if lacking := [name for name, tracklets in sets.items() if tracklets is None]:
-        return [f"no {lacking[0]}: give query and gallery, or neither"]
+        return [f"there is no {lacking[0]}; pass both query and gallery, or neither"]
     if empty := [name for name, tracklets in sets.items() if len(tracklets) == 0]:
-        return [f"0 {name} images that count; give some, or unpack the dataset's archive again" for name in empty]
+        return [f"there are no usable {name} images; add some, or unpack the dataset's archive again" for name in empty]
+    ranked = {} if split.query is None else {"query": (split.query, split.gallery)}
+    ranked |= {} if split.validation is None else {"validation": (split.validation, split.validation)}
     problems = []
-    if "query" not in sets:
-        return problems
-    seen = set(zip(split.gallery.pids.tolist(), split.gallery.camids.tolist(), strict=True))
-    cameras = {camid for _, camid in seen}
-    queries = zip(split.query.pids.tolist(), split.query.camids.tolist(), strict=True)
-    if not any((pid, other) in seen for pid, camid in queries if pid >= 0 for other in cameras - {camid}):
-        problems.append(
-            f"no query has a match from another camera, the gallery's are {sorted(cameras)}; add images of others"
-        )
-    shared = np.intersect1d(split.train_pids, np.concatenate([split.query.pids, split.gallery.pids]))
-    shared = shared[shared >= 0]  # below: junk, or training images of whom nobody knows
-    if len(shared) and split.name != "cifar10":  # its pids are classes
-        problems.append(
-            f"{len(shared)} identities are in training and in test, first {shared[0]}; take them out of one of the two"
-        )
+    for name, (query, gallery) in ranked.items():
+        if not _any_match(query, gallery):
+            cameras = np.unique(gallery.camids).tolist()
+            problems.append(
+                f"no {name} image has a match from another camera (the cameras are {cameras}); add other cameras"
+            )
+        shared = np.intersect1d(split.train_pids, np.concatenate([query.pids, gallery.pids]))
+        shared = shared[shared >= 0]  # negative: junk, or training images of unknown identity
+        if len(shared) and split.name != "cifar10":  # its pids are classes
+            where = "test" if name == "query" else name
+            problems.append(
+                f"{len(shared)} identities are in training and in {where}, first {shared[0]}; remove them from one"
+            )
     return problems
 
 
+def _any_match(query: LabelledTracklets, gallery: LabelledTracklets) -> bool:
+    """Whether any query has an image of its identity from another camera in the gallery."""
+    seen = set(zip(gallery.pids.tolist(), gallery.camids.tolist(), strict=True))
+    cameras = {camid for _, camid in seen}
+    queries = zip(query.pids.tolist(), query.camids.tolist(), strict=True)
+    return any((pid, other) in seen for pid, camid in queries if pid >= 0 for other in cameras - {camid})
+
+
 def unreadable_images(split: Split) -> list[str]:
-    """Decode every image file of the dataset; what fails, and why."""
+    """Decode every image file of the dataset; return a message for each file that fails."""
     sets = (split.train.frames, split.query.frames, split.gallery.frames)
     files = dict.fromkeys(file for frames in sets if not isinstance(frames, np.ndarray) for file in frames)
     with ThreadPoolExecutor() as pool:
@@ -110,7 +118,7 @@ def unreadable_images(split: Split) -> list[str]:
 def _failure(file: Path) -> str | None:
     try:
         with Image.open(file) as image:
-            image.load()  # verify() passes over the pixels of a JPEG
-    except Exception as error:  # Pillow has a kind for each format
-        return f"{file}: not a readable image ({error}); take it from the dataset's archive again"
+            image.load()  # verify() would skip the pixels of a JPEG
+    except Exception as error:  # the exception's type depends on the format
+        return f"{file}: not a readable image ({error}); extract it from the dataset's archive again"
     return None

@@ -1,7 +1,7 @@
 """CIFAR-10 (BUC Table 4): the published Python archive, its unpacked folder, or ``{train,test}/<class>/*.jpg|png``.
 
-The training images are the gallery too, with their classes as pids: rank-1 is then the nearest neighbor's top-1
-accuracy. Queries have camera 0 and the gallery camera 1, so that evaluation passes over no match.
+The training images are also the gallery, with their classes as pids: rank-1 is then the top-1 accuracy of the nearest
+neighbor. Queries have camera 0 and the gallery has camera 1, so that evaluation does not skip any match.
 """
 
 import _codecs
@@ -23,7 +23,7 @@ MAX_BATCH_BYTES = 2**26  # a published batch has 31 MB
 IMAGE = re.compile(r".+\.(?:jpe?g|png)", re.IGNORECASE)
 REMEDY = "download cifar-10-python.tar.gz again from https://www.cs.toronto.edu/~kriz/cifar.html"
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
-_ALLOWED = {  # what a pickled array names: under numpy 1, under numpy 2, and (encode) by Python 3 in an old protocol
+_ALLOWED = {  # names in a pickled array: with numpy 1, with numpy 2, and (encode) from Python 3 with an old protocol
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
@@ -33,9 +33,9 @@ _ALLOWED = {  # what a pickled array names: under numpy 1, under numpy 2, and (e
 
 
 def read(folder: Path, problems: list[str]) -> Split:
-    """The dataset in ``folder``; the published pixels are taken before class folders, whose may be re-encoded.
+    """Read the dataset in ``folder``; the published pixels are preferred to class folders, which may be re-encoded.
 
-    What is wrong with class folders is added to ``problems``.
+    Problems with class folders are added to ``problems``.
 
     Raises:
         DatasetError: a published batch is damaged or missing, or would run code.
@@ -61,7 +61,7 @@ def _class_folders(folder: Path, problems: list[str]) -> list[LabelledTracklets]
         sets.append(labelled([((path,), pid, 0) for pid, found in enumerate(files) for path, _ in found]))
         names.append([each.name for each in classes])
     if names[0] != names[1]:
-        problems.append(f"{folder}: train has the classes {names[0]}, test {names[1]}; unpack the archive again")
+        problems.append(f"{folder}: train has the classes {names[0]}, test has {names[1]}; unpack the archive again")
     return sets
 
 
@@ -75,7 +75,7 @@ def _unpacked_batches(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _archived_batches(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Files of the archive, read in memory: what is not written to disk needs no check of its path."""
+    """Yield the files of the archive, read into memory: since nothing is written to disk, paths need no check."""
     try:
         with open_tar(archive) as members:
             for member in members:
@@ -86,7 +86,7 @@ def _archived_batches(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _pixels(files: Iterator[tuple[str, bytes]], source: Path) -> list[LabelledTracklets]:
-    """Training and test images as (n, 32, 32, 3) uint8 arrays."""
+    """Return training and test images as (n, 32, 32, 3) uint8 arrays."""
     wanted = {name for names in BATCHES.values() for name in names}
     batches = {name: _batch(content, source / name) for name, content in files if name in wanted}
     if missing := sorted(wanted - batches.keys()):
@@ -100,21 +100,21 @@ def _pixels(files: Iterator[tuple[str, bytes]], source: Path) -> list[LabelledTr
 
 
 def _batch(content: bytes, source: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 32, 32, 3) uint8 images and (n,) int64 classes of one pickled batch."""
+    """Return the (n, 32, 32, 3) uint8 images and (n,) int64 classes of one pickled batch."""
     try:
         batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
         data, pids = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], dtype=np.int64)
         if data.dtype != np.uint8 or data.shape != (len(pids), 3072) or not np.isin(pids, range(10)).all():
             raise ValueError(f"holds {data.dtype} of shape {data.shape}, {len(pids)} labels")
-    except Exception as error:  # a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle can fail in any way
         raise DatasetError(f"{source}: not a published batch ({error}); {REMEDY}") from error
     return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), pids
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds dicts, lists, numbers, bytes and arrays; calls nothing else a pickle may name."""
+    """Unpickler for dicts, lists, numbers, bytes and arrays; refuses to call anything else that a pickle names."""
 
     def find_class(self, module: str, name: str):
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"refused, for it would call {module}.{name}")
+            raise pickle.UnpicklingError(f"refused, because it would call {module}.{name}")
         return _ALLOWED[module, name]

@@ -10,5 +10,5 @@ NAME = re.compile(r"(\d{4})_c([1-8])_f\d{7}\.jpg(?:\.jpg)?")
 
 
 def read(folder: Path, problems: list[str]) -> Split:
-    """The dataset in ``folder``; what is wrong with it is added to ``problems``."""
+    """Read the dataset in ``folder``; problems are added to ``problems``."""
     return image_split("dukemtmc-reid", folder, NAME, problems)

@@ -1,7 +1,7 @@
-"""DukeMTMC-VideoReID: ``{train,query,gallery}/PPPP/TTTT/PPPP_CX_FFFFF_XFFFFFF.jpg``, one folder a tracklet.
+"""DukeMTMC-VideoReID: ``{train,query,gallery}/PPPP/TTTT/PPPP_CX_FFFFF_XFFFFFF.jpg``, one folder per tracklet.
 
-Older copies write the names without underscores. The published gallery holds the query tracklets too; evaluation
-passes over them, as over every tracklet of the query's pid and camera.
+Older copies have file names without underscores. The published gallery also contains the query tracklets; evaluation
+skips them, like every tracklet with the query's pid and camera.
 """
 
 import re
@@ -14,7 +14,7 @@ NAME = re.compile(r"(\d{4})_?C([1-8])_?F\d{4,}_?X\d+\.jpg")
 
 
 def read(folder: Path, problems: list[str]) -> Split:
-    """The dataset in ``folder``; what is wrong with it is added to ``problems``."""
+    """Read the dataset in ``folder``; problems are added to ``problems``."""
     sets = {part: labelled(_samples(folder / part, problems)) for part in ("train", "query", "gallery")}
     return make_split("dukemtmc-videoreid", **sets)
 

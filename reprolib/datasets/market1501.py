@@ -1,7 +1,7 @@
 """Market-1501: ``{bounding_box_train,query,bounding_box_test}/PPPP_cXsY_FFFFFF_NN.jpg``.
 
-Pid -1 is junk, a box too loose to judge, and is left out; pid 0 is a distractor, a false alarm of the detector, and
-stays in the gallery. A few names of the original release end in ``.jpg.jpg``.
+Pid -1 is junk, a box too loose to judge, and is left out. Pid 0 is a distractor, a false alarm of the detector, and
+stays in the gallery. A few file names of the original release end in ``.jpg.jpg``.
 """
 
 import re
@@ -15,11 +15,11 @@ NAME = re.compile(r"(-1|\d{4})_c([1-6])s\d_\d{6}_\d{2}\.jpg(?:\.jpg)?")
 
 
 def read(folder: Path, problems: list[str]) -> Split:
-    """The dataset in ``folder``; what is wrong with it is added to ``problems``."""
+    """Read the dataset in ``folder``; problems are added to ``problems``."""
     return image_split("market1501", folder, NAME, problems)
 
 
 def with_junk(split: Split, folder: Path) -> Split:
-    """The dataset that was read from ``folder``, with the gallery's junk (pid -1) left in."""
+    """Return the dataset that was read from ``folder`` with the junk (pid -1) kept in the gallery."""
     files = image_files(folder / "bounding_box_test", NAME, problems=[])
     return replace(split, gallery=labelled([((path,), int(match[1]), int(match[2]) - 1) for path, match in files]))

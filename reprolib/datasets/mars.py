@@ -1,8 +1,9 @@
-"""MARS: ``bbox_train`` and ``bbox_test/PPPP/PPPPCXTTTTTFFFF.jpg``, cut into tracklets by the index files in ``info``.
+"""MARS: ``bbox_train`` and ``bbox_test/PPPP/PPPPCXTTTTTFFFF.jpg``, with index files in ``info`` that define tracklets.
 
-Pid -1 (folder ``00-1``) is junk and left out; pid 0 is a distractor and stays. The queries are tracklets of bbox_test
-and stay in the gallery, as MARS's own program and both papers' counts have it: evaluation passes over the query itself,
-and the person's other queries count as matches. (torchreid takes them out, which leaves 140 without a match.)
+Pid -1 (folder ``00-1``) is junk and is left out; pid 0 is a distractor and stays. The queries are tracklets of
+bbox_test and stay in the gallery, as in MARS's own program and in the counts of both papers: evaluation skips the query
+itself, and the person's other queries count as matches. (torchreid removes them, which leaves 140 queries without a
+match.)
 """
 
 import re
@@ -16,14 +17,14 @@ from reprolib.datasets.folders import Samples, image_files, labelled, make_split
 from reprolib.datasets.split import Split
 
 NAME = re.compile(r"(?:00-1|\d{4})C[1-6]T\d{4}F\d{3,}\.jpg")
-REMEDY = "take the folder info from https://github.com/liangzheng06/MARS-evaluation"
+REMEDY = "download the folder info from https://github.com/liangzheng06/MARS-evaluation"
 
 
 def read(folder: Path, problems: list[str]) -> Split:
-    """The dataset in ``folder``; what is wrong with it is added to ``problems``.
+    """Read the dataset in ``folder``; problems are added to ``problems``.
 
     Raises:
-        DatasetError: the index files are missing, damaged or do not go together.
+        DatasetError: the index files are missing, damaged or inconsistent.
     """
     info = folder / "info"
     train = _matrix(info / "tracks_train_info.mat", "track_train_info", (-1, 4))
@@ -43,11 +44,11 @@ def read(folder: Path, problems: list[str]) -> Split:
 
 
 def _matrix(file: Path, key: str, shape: tuple[int, ...]) -> np.ndarray:
-    from scipy.io import loadmat  # of all datasets this one alone needs it
+    from scipy.io import loadmat  # only this dataset needs it
 
     try:
         return loadmat(file)[key].astype(np.int64).reshape(shape)
-    except Exception as error:  # scipy has another kind for each way in which a file is damaged
+    except Exception as error:  # the exception's type depends on how the file is damaged
         raise DatasetError(f"{file}: cannot be read ({error!r}); {REMEDY}") from error
 
 
@@ -58,7 +59,7 @@ class _Frames(NamedTuple):
 
 
 def _frames(index: Path, folder: Path, problems: list[str]) -> _Frames:
-    """The frames that ``index`` names and the files of ``folder``, whose gaps are added to ``problems``."""
+    """Return the frames named in ``index`` and the files of ``folder``; missing files are added to ``problems``."""
     try:
         names = index.read_text().split()
     except (OSError, UnicodeDecodeError) as error:
@@ -75,7 +76,7 @@ def _frames(index: Path, folder: Path, problems: list[str]) -> _Frames:
 
 
 def _samples(tracks: np.ndarray, frames: _Frames) -> Samples:
-    """Tracklets of ``tracks`` (n, 4): first and last frame (from 1), pid, camera (from 1); junk left out."""
+    """Make the tracklets of ``tracks`` (n, 4): first and last frame (from 1), pid, camera (from 1); without junk."""
     samples = []
     for first, last, pid, camera in tracks[tracks[:, 2] != -1].tolist():
         names = frames.names[first - 1 : last]

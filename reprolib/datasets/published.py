@@ -1,4 +1,4 @@
-"""What the datasets' authors published: names of folders, counts to check against, origin, terms."""
+"""Facts published by the datasets' authors: folder names, counts to check against, origin, terms."""
 
 from dataclasses import dataclass
 
@@ -7,32 +7,32 @@ from dataclasses import dataclass
 class Counts:
     """Size of one set."""
 
-    identities: int  # distractors (pid 0) and junk (pid -1) are no identities
-    tracklets: int  # images, in an image dataset; junk left out
+    identities: int  # without distractors (pid 0) and junk (pid -1)
+    tracklets: int  # images, in an image dataset; without junk
     cameras: int
 
     def __str__(self) -> str:
-        """For a sentence."""
+        """Format the counts for a sentence."""
         return f"{self.identities:,} identities, {self.tracklets:,} images or tracklets, {self.cameras} cameras"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One dataset as its authors offer it."""
+    """One dataset as published by its authors."""
 
     title: str
-    folders: tuple[str, ...]  # names its folder goes by, the published one first; an archive is one of them + .zip ...
-    parts: tuple[str, ...]  # folders within
-    counts: dict[str, Counts]  # of "train", "query" and "gallery"
-    origin: str  # where it is to be had, or why it is not
+    folders: tuple[str, ...]  # names of its folder, the published one first; an archive adds .zip ... to one
+    parts: tuple[str, ...]  # subfolders
+    counts: dict[str, Counts]  # for "train", "query" and "gallery"
+    origin: str  # where to get it, or why it is not available
     terms: str
-    alternatives: tuple[str, ...] = ()  # any of these stands for all the parts
-    has_distractors: bool = False  # pid 0 is nobody
+    alternatives: tuple[str, ...] = ()  # any of these replaces all the parts
+    has_distractors: bool = False  # whether pid 0 denotes distractors
 
 
 _DUKE_WITHDRAWN = (
-    "withdrawn by Duke University in 2019 (it had been recorded outside what the ethics board approved), so that its "
-    "authors offer it no longer; described at "
+    "withdrawn by Duke University in 2019 (it was recorded outside the scope that the ethics board approved) and no "
+    "longer offered by its authors; described at "
 )
 
 SOURCES = {
@@ -51,7 +51,7 @@ SOURCES = {
         title="DukeMTMC-reID",
         folders=("DukeMTMC-reID", "dukemtmc-reid", "DukeMTMC", "duke"),
         parts=("bounding_box_train", "query", "bounding_box_test"),
-        # Gallery: the 702 people of the queries and 408 seen by one camera alone.
+        # Gallery: the 702 people of the queries and 408 people seen by only one camera.
         counts={"train": Counts(702, 16522, 8), "query": Counts(702, 2228, 8), "gallery": Counts(1110, 17661, 8)},
         origin=_DUKE_WITHDRAWN + "https://github.com/layumi/DukeMTMC-reID_evaluation",
         terms="ODC-By 1.0, academic use only",
@@ -72,8 +72,8 @@ SOURCES = {
         title="DukeMTMC-VideoReID",
         folders=("DukeMTMC-VideoReID", "dukemtmc-videoreid", "dukemtmc-vidreid"),
         parts=("train", "query", "gallery"),
-        # The gallery holds the queries too, and 408 people seen by one camera alone: 1,110, for which DBC Table I
-        # has 801.
+        # The gallery also contains the queries, and 408 people seen by only one camera: 1,110 people, where DBC
+        # Table I has 801.
         counts={"train": Counts(702, 2196, 8), "query": Counts(702, 702, 8), "gallery": Counts(1110, 2636, 8)},
         origin=_DUKE_WITHDRAWN + "https://github.com/Yu-Wu/DukeMTMC-VideoReID",
         terms="CC BY-NC-SA 4.0; DukeMTMC itself ODC-By 1.0, academic use only",

@@ -1,8 +1,8 @@
-"""The embedded datasets: drawn people before six cameras, split by the protocols of Market-1501 and MARS.
+"""The embedded datasets: drawn people in front of six cameras, split by the protocols of Market-1501 and MARS.
 
-No file is read and nobody real is shown. A person walks past a camera, and that pass is filmed: an image of
-"synthetic", a tracklet of "synthetic-video". Cameras shift color, view and sharpness, and most garments are shared by
-several people, so that color alone does not tell them apart.
+No files are read and no real people are shown. A person walks past a camera and is filmed: each pass is an image of
+"synthetic" or a tracklet of "synthetic-video". The cameras change color, view and sharpness, and several people share
+most garments, so that color alone does not distinguish them.
 """
 
 from dataclasses import replace
@@ -19,22 +19,22 @@ from reprolib.datasets.drawing.people import People, describe, draw_people
 from reprolib.datasets.drawing.scenes import PLATE_MARGIN, PLATE_WIDTH
 from reprolib.datasets.split import LabelledTracklets, Split, Tracklets
 
-TAIL = 0.6  # standard deviation of the logarithm of samples an identity, as long-tailed as DBC Fig. 1
+TAIL = 0.6  # standard deviation of the logarithm of samples per identity: a long tail as in DBC Fig. 1
 
-PROTOCOLS = {  # of the test set, identities and distractors; mean samples of an identity in training and in test
+PROTOCOLS = {  # identities and distractors in the test set; mean number of samples per identity in training and test
     "synthetic": (40, 60, 12.2, 15.0),
     "synthetic-video": (30, 24, 4.0, 7.0),
 }
 
 
 def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride, center, clutter, rng) -> tuple[Poses, np.ndarray]:
-    """Poses of every frame of n passes, and how far each person went since its first frame, in image heights."""
+    """Draw the poses in every frame of n passes, and the distance walked since the first frame, in image heights."""
     n, total = len(camids), num_frames.sum()
-    of = np.repeat(np.arange(n), num_frames)  # (total,) the pass of every frame
+    of = np.repeat(np.arange(n), num_frames)  # (total,) pass of every frame
     index = np.arange(total) - np.repeat(np.cumsum(num_frames) - num_frames, num_frames)
     facing, pitch, light = np.array([(c.facing, c.pitch, c.light) for c in CAMERAS])[camids].T
     yaw = np.radians(facing) + np.pi * (rng.random(n) < 0.3) + rng.normal(0, 0.35, n)
-    swing = np.where(rng.random(n) < 0.1, 0.06, rng.uniform(0.25, 0.48, n))  # one in ten hardly moves
+    swing = np.where(rng.random(n) < 0.1, 0.06, rng.uniform(0.25, 0.48, n))  # in every tenth pass hardly any motion
     x, ground, scale = (clutter * rng.normal(0, s, n) for s in (0.018, 0.012, 0.025))
     shake = clutter * rng.normal(0, 0.006, (3, total))
     poses = Poses(
@@ -47,12 +47,12 @@ def _walk(camids: np.ndarray, num_frames: np.ndarray, *, stride, center, clutter
         scale=0.91 + scale[of] + shake[2],
         light=light[of],
     )
-    # Two steps carry a person about four times the reach of one leg, half its height long.
+    # Two steps cover about four times the reach of one leg, whose length is half the person's height.
     return poses, index * stride / (2 * np.pi) * 1.84 * np.sin(poses.swing) * np.sin(yaw[of]) * poses.scale
 
 
 def _backdrop(camids: np.ndarray, left: np.ndarray, image_size: tuple[int, int], severity: Severity) -> np.ndarray:
-    """What is behind the people, (n, 3, H, W) float32: scenes cut out from ``left`` (n,) in image heights."""
+    """Return the backgrounds (n, 3, H, W) float32: scenes cropped from position ``left`` (n,), in image heights."""
     height, width = image_size
     plates = cameras.draw_scenes(height, severity)
     rows = round(height * PLATE_MARGIN) + np.arange(height)
@@ -63,7 +63,7 @@ def _backdrop(camids: np.ndarray, left: np.ndarray, image_size: tuple[int, int],
 def _add_passers_by(
     canvas: np.ndarray, people: People, poses: Poses, of: np.ndarray, *, share, near: bool, rng
 ) -> None:
-    """Paint someone else near the edge in a ``share`` of the passes, before or behind the person; ``of`` (n,): pass."""
+    """Paint a passer-by near the edge in a ``share`` of the passes, before or behind the person; ``of`` (n,): pass."""
     n = of[-1] + 1
     other, passes = rng.integers(len(people.side), size=n), rng.random(n) < share
     aside, turn = rng.uniform(0.17, 0.27, n) * rng.choice([-1, 1], n), rng.uniform(0, 2 * np.pi, n)
@@ -93,9 +93,9 @@ def film(
     rng,
     severity=STREET,
 ):
-    """Frames (sum(num_frames), H, W, 3) uint8 of n passes of ``person`` (n,) before cameras ``camids`` (n,).
+    """Film n passes of ``person`` (n,) in front of cameras ``camids`` (n,): (sum(num_frames), H, W, 3) uint8.
 
-    ``stride``: radians of gait from one frame to the next.
+    ``stride`` is the phase of the gait from one frame to the next, in radians.
     """
     height, width = image_size
     of = np.repeat(np.arange(len(person)), num_frames)
@@ -115,10 +115,10 @@ def film(
 
 
 def _sightings(count: int, *, mean: float, least: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Who is seen how often by which camera: person and camid (m,), sorted, one row a sample.
+    """Draw which camera sees which person how often: person and camid (m,), sorted, one row per sample.
 
-    Each of ``count`` people is seen by two to four cameras, ``least`` times by each, about ``mean`` times in all with a
-    long tail.
+    Each of ``count`` people is seen by two to four cameras, at least ``least`` times by each, and about ``mean`` times
+    in total with a long tail.
     """
     tail = np.exp(TAIL * ndtri((np.arange(count) + 0.5) / count))
     samples = np.maximum(np.round(rng.permutation(mean * tail / tail.mean())).astype(int), 2 * least)
@@ -132,7 +132,7 @@ def _sightings(count: int, *, mean: float, least: int, rng) -> tuple[np.ndarray,
 
 
 def _record(people: People, person: np.ndarray, camids: np.ndarray, *, is_video, image_size, severity, rng):
-    """Film samples (m,) that are sorted by person and camera: their frames, and where each sample starts (m + 1,)."""
+    """Film samples (m,) sorted by person and camera; return their frames and the start of each sample (m + 1,)."""
     if is_video:  # a sample is a pass
         num_frames = rng.integers(6, 13, len(person))
         frames = film(people, person, camids, num_frames, stride=0.5, image_size=image_size, severity=severity, rng=rng)
@@ -152,17 +152,18 @@ def load_synthetic(
     image_size: tuple[int, int] = (64, 32),
     severity: Severity = STREET,
 ) -> Split:
-    """ "synthetic", images by the protocol of Market-1501, or "synthetic-video", its twin by that of MARS.
+    """Make "synthetic", images by the protocol of Market-1501, or "synthetic-video", tracklets by that of MARS.
 
-    The same bytes for the same arguments. ``num_identities`` people in about 12 training images, or 4 tracklets, each;
-    ``num_test_identities`` others (None: 40, in video 30) with one query an identity and camera, and about 12 gallery
-    images or 4 tracklets; ``num_distractors`` (60, 24) gallery samples of pid 0, people of no query. ``image_size`` is
-    (height, width); ``severity``: how hard the images are. A tracklet has 6 to 12 frames, six to a step of the gait.
+    The same arguments give the same bytes. Training has ``num_identities`` people with about 12 images, or 4 tracklets,
+    each. The test set has ``num_test_identities`` other people (None: 40, or 30 for video) with one query per identity
+    and camera and about 12 gallery images, or 4 tracklets, each, and ``num_distractors`` (None: 60, or 24) gallery
+    samples with pid 0, of people who are in no query. ``image_size`` is (height, width), ``severity`` is how difficult
+    the images are. A tracklet has 6 to 12 frames, with six frames per step of the gait.
     """
     num_test, num_strangers, mean, test_mean = PROTOCOLS[name]
     num_test_identities = num_test if num_test_identities is None else num_test_identities
     num_distractors = num_strangers if num_distractors is None else num_distractors
-    # A generator each, so that another image size changes pixels and nothing else.
+    # Separate generators, so that another image size changes only pixels.
     for_people, for_train, for_test = np.random.default_rng(seed).spawn(3)
     num_known = num_identities + num_test_identities
     people = draw_people(num_known + -(-num_distractors // 3), for_people)
@@ -178,14 +179,14 @@ def load_synthetic(
     pids = np.where(person < num_known, person + 1, 0)
     test = LabelledTracklets(*record(person, camids, rng=for_test), camids, pids)
     _, first = np.unique(person * len(CAMERAS) + camids, return_index=True)
-    query = first[pids[first] > 0]  # one an identity and camera
+    query = first[pids[first] > 0]  # one per identity and camera
     return Split(name, train, test.take(query), test.take(np.setdiff1d(np.arange(len(pids)), query)), train_pids)
 
 
 def load_catalogue(count: int = 600, *, image_size: tuple[int, int] = (64, 32)) -> tuple[np.ndarray, np.ndarray]:
-    """Studio pictures of ``count`` other people, (count, H, W, 3) uint8, and what they wear, (count, k) float32.
+    """Make studio pictures of ``count`` other people, (count, H, W, 3) uint8, and what they wear, (count, k) float32.
 
-    Stands in for ImageNet: other pictures, with the names of what they show, of nobody whom the datasets know.
+    They replace ImageNet for pretraining: different pictures with labels, of people who are not in the datasets.
     """
     rng = np.random.default_rng(2019)
     people = draw_people(count, rng)

@@ -1,4 +1,4 @@
-"""One style, one palette, one function an exhibit; each saves under ``results/figures``, returns None."""
+"""Figures: one style, one palette, one function per exhibit; each saves to ``results/figures`` and returns None."""
 
 from reprolib.figures.curves import (
     bars,

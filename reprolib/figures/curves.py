@@ -1,4 +1,4 @@
-"""What runs give: metrics by stage, by method, by weight."""
+"""Plots of run results: metrics by stage, by method and by regularizer weight."""
 
 from collections.abc import Sequence
 
@@ -18,11 +18,11 @@ def stage_curves(
     labels: dict[str, str] | None = None,
     level: tuple[str, float] | None = None,
 ) -> None:
-    """Metrics in percent against the stage (BUC Fig. 3b, DBC Fig. 5), as far as all seeds go; a band spans the seeds.
+    """Plot metrics in percent against the stage (BUC Fig. 3b, DBC Fig. 5), for the stages that all seeds have.
 
-    ``data`` is ``results.tidy(records)``: a row of panels for each of its columns, a panel for each metric.
-    ``labels`` are other names of recipes than the house's; ``level`` is a name and a value to draw across. Where a
-    recipe was run on shuffled and on sorted images, the shuffled ones are dashed.
+    A band spans the seeds. ``data`` is ``results.tidy(records)``; each of its columns gets a row of panels with one
+    panel per metric. ``labels`` overrides the default names of recipes. ``level`` is the name and value of a horizontal
+    line. If a recipe was run on both shuffled and sorted images, the shuffled runs are dashed.
     """
     recipes, groups = set(data["recipe"]), list(dict.fromkeys(data["column"]))
     size = (3.6 * len(metrics), 2.6 * len(groups) + 0.4)
@@ -51,10 +51,10 @@ def bars(
     metrics: Sequence[str] = ("rank-1", "mAP"),
     labels: dict[str, str] | None = None,
 ) -> None:
-    """The stage kept of every recipe, one panel a column (dataset and backbone); dots are seeds.
+    """Plot the kept stage of every recipe, one panel per column (dataset and backbone); dots are seeds.
 
-    ``paper`` is ``results.as_published``: a panel of its own, the first, its bars hollow. ``labels`` are other names of
-    recipes than the house's.
+    ``paper`` is the table from ``results.as_published``; it gets the first panel, with hollow bars. ``labels``
+    overrides the default names of recipes.
     """
     data = pd.concat([paper, data[data["kept"]]])
     data = data.assign(method=[label_of(recipe, labels) for recipe in data["recipe"]])
@@ -70,7 +70,7 @@ def bars(
             sns.stripplot(
                 **how, palette=dict.fromkeys(colors, "k"), dodge=True, jitter=False, size=2.5, alpha=0.6, legend=False
             )
-        ax.get_legend().remove()  # one stands under all panels
+        ax.get_legend().remove()  # there is one legend under all panels
         ax.set(ylabel="%")
         ax.set_xlabel(group.replace(" · ", "\n"), fontsize=8)
         ax.tick_params(axis="x", length=0)
@@ -79,11 +79,11 @@ def bars(
 
 
 def growth(data: pd.DataFrame, name: str) -> None:
-    """Time and memory of a stage against N on log axes, a row of panels a machine; dashed, the O(N²) of DBC III-E.
+    """Plot time and memory of a stage against N on log axes, a row of panels per machine; dashed: O(N²) of DBC III-E.
 
-    ``data`` is ``timings.growth(benchmarks)``; memory is that taken beside the features. The dashed lines go through
-    the last plain product, and are what all distances take in float32. BUC's lines are broad, since those of DBC's
-    program lie on them.
+    ``data`` is ``timings.growth(benchmarks)``; memory does not include the features. The dashed line for time goes
+    through the last plain product, the one for memory is the size of all distances in float32. BUC's lines are broad,
+    because those of DBC's program lie on top of them.
     """
     machines = list(dict.fromkeys(data["column"]))
     figure, axes = plt.subplots(len(machines), 2, figsize=(7.6, 3 * len(machines) + 0.5), squeeze=False)
@@ -112,10 +112,11 @@ def growth(data: pd.DataFrame, name: str) -> None:
 def weight_curve(
     data: pd.DataFrame, weights: dict[str, float], name: str, *, flat: str | None = None, metrics=("rank-1", "mAP")
 ) -> None:
-    """The stage kept against λ (BUC Fig. 3a, DBC Fig. 4); ``weights`` gives the λ of each recipe's name.
+    """Plot the kept stage against λ (BUC Fig. 3a, DBC Fig. 4); ``weights`` maps recipe names to their λ.
 
-    A row of panels for each column with two λ or more. Dots are seeds; a line joins their means where three λ or more
-    were run. The recipe ``flat``, which λ does not move, goes across: its mean, and a band that spans its seeds.
+    There is a row of panels for each column with at least two λ. Dots are seeds; a line joins their means if there are
+    at least three λ. The recipe ``flat``, which does not depend on λ, is a horizontal line at its mean with a band that
+    spans its seeds.
     """
     kept = data[data["kept"]]
     data = kept[kept["recipe"].isin(weights)].assign(weight=lambda d: d["recipe"].map(weights))
@@ -149,7 +150,7 @@ def weight_curve(
 
 
 def stages_and_clusters(data: pd.DataFrame, name: str) -> None:
-    """Rank-1, mAP and, on an axis of its own, the number of clusters against the stage (BUC Fig. 3b)."""
+    """Plot rank-1, mAP and, on a separate axis, the number of clusters against the stage (BUC Fig. 3b)."""
     groups = list(dict.fromkeys(data["column"]))
     figure, axes = panels(len(groups), 4.6, 3.2)
     for ax, group in zip(axes, groups, strict=True):
@@ -167,7 +168,7 @@ def stages_and_clusters(data: pd.DataFrame, name: str) -> None:
 
 
 def long_tail(samples: dict[str, Sequence[int]], name: str) -> None:
-    """Identities by their number of training samples, one panel a dataset (DBC Fig. 1)."""
+    """Plot a histogram of training samples per identity, one panel per dataset (DBC Fig. 1)."""
     _, axes = plt.subplots(1, len(samples), figsize=(3.6 * len(samples), 2.6), squeeze=False)
     for ax, (dataset, counts) in zip(axes[0], samples.items(), strict=True):
         sns.histplot(counts, discrete=True, color="0.55", alpha=1, linewidth=0, ax=ax)
@@ -180,9 +181,10 @@ def long_tail(samples: dict[str, Sequence[int]], name: str) -> None:
 
 
 def changes(data: pd.DataFrame, name: str, *, of: str) -> None:
-    """By how many points each change moves a result of the recipe ``of``; dots are seeds, the bar is their mean.
+    """Plot the points by which each change moves a result of the recipe ``of``; dots are seeds, the bar is their mean.
 
-    ``data`` is ``audit.prices``: a panel for each of its columns, a row for each change, in its order.
+    ``data`` is the table from ``audit.prices``; there is a panel for each of its columns and a row for each change, in
+    the order of the table.
     """
     groups, order = list(dict.fromkeys(data["column"])), list(dict.fromkeys(data["change"]))
     size = (3.2 * len(groups) + 2.6, 0.34 * len(order) + 1)
@@ -203,7 +205,7 @@ def changes(data: pd.DataFrame, name: str, *, of: str) -> None:
 
 
 def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
-    """Columns of a table, fractions ``of`` something, by its index, the stage; a panel a value of its ``panel``."""
+    """Plot columns of a table, as percent ``of`` something, against its index (the stage); one panel per ``panel``."""
     groups = list(dict.fromkeys(data["panel"]))
     figure, axes = panels(len(groups), 3.6, 2.8, sharey=True)
     for ax, group in zip(axes, groups, strict=True):
@@ -213,13 +215,13 @@ def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
             _line(ax, part.assign(**{column: 100 * part[column]}), column, label=column, **style)
         _over_stages(ax, ylabel=f"{of} (%)")
         caption(ax, group)
-    axes[0].set_ylim(0)  # after all are drawn: the panels share it
+    axes[0].set_ylim(0)  # after all panels are drawn, because they share it
     legend(figure, axes)
     save(name)
 
 
 def _line(ax, data: pd.DataFrame, y: str, **style) -> None:
-    """The mean over seeds against the stage, and a band from the least seed to the greatest."""
+    """Plot the mean over seeds against the stage, and a band from the lowest to the highest seed."""
     span = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "lw": 0}}
     sns.lineplot(data, x="stage", y=y, ax=ax, legend=False, **span, **style)
 

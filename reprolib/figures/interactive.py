@@ -1,4 +1,4 @@
-"""The interactive twin of a t-SNE map: one HTML file that needs no network, with a slider over the stages."""
+"""Interactive version of a t-SNE map: one HTML file that needs no network, with a slider for the stage."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from reprolib.files import replacing
 from reprolib.pages import page
 from reprolib.record import RunRecord
 
-PULL = 2 / 3  # of the way from its own place to its cluster's mean place
+PULL = 2 / 3  # share of the way from a point to the mean position of its cluster
 BUTTONS = [["pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]]
 
 
@@ -30,11 +30,12 @@ def tsne_stages(
     *,
     folder: Path | None = None,
 ) -> None:
-    """Write ``<folder, else results/figures>/<name>.html``: a t-SNE map (N, 2) whose clusters gather, stage by stage.
+    """Write ``<name>.html`` to ``folder``, else ``results/figures``: a t-SNE map (N, 2) whose clusters gather by stage.
 
-    ``pseudo_labels`` (stages, N) are what each stage of the run trained on; the map is of the stage kept. Pointing at
-    an image shows it, its identity, camera and cluster. The file holds every image: of real people, keep it to
-    yourself. It is made for a few thousand at most, as the papers' 100 identities have.
+    ``pseudo_labels`` (stages, N) are the labels that each stage of the run trained on; the map is that of the kept
+    stage. Pointing at an image shows the image with its identity, camera and cluster. The file contains every image: do
+    not share it if they show real people. It is designed for a few thousand images at most, like those of the papers'
+    100 identities.
     """
     data = {
         "places": np.round(gathered(xy, pseudo_labels), 2).tolist(),
@@ -73,7 +74,7 @@ stage trained on; an image that is alone in its cluster is gray. Identities are 
 
 
 def gathered(xy: np.ndarray, pseudo_labels: np.ndarray) -> np.ndarray:
-    """Where each stage's points are drawn, (stages, N, 2): pulled towards the mean place of their cluster."""
+    """Return the positions of the points at each stage, (stages, N, 2), pulled towards the mean of their cluster."""
     places = np.empty((len(pseudo_labels), *xy.shape))
     for stage, labels in enumerate(pseudo_labels):
         sums = np.zeros((labels.max() + 1, 2))
@@ -84,8 +85,8 @@ def gathered(xy: np.ndarray, pseudo_labels: np.ndarray) -> np.ndarray:
 
 
 def _empty_plot(xy: np.ndarray) -> str:
-    """The axes, with one point for each image; the page's script puts in place and color."""
-    import plotly.graph_objects as go  # of all figures this one alone needs it
+    """Return the axes with one point per image; the page's script sets positions and colors."""
+    import plotly.graph_objects as go  # only this figure needs it
 
     low, high = xy.min(0), xy.max(0)
     margin = 0.04 * (high - low).max()
@@ -106,7 +107,7 @@ def _empty_plot(xy: np.ndarray) -> str:
 
 
 def _data_uri(frame: np.ndarray) -> str:
-    """An image (H, W, 3) as a small JPEG within the page."""
+    """Return an image (H, W, 3) as a small JPEG embedded in the page."""
     image, file = Image.fromarray(frame), io.BytesIO()
     image.thumbnail((64, 128))
     image.save(file, "JPEG", quality=80)

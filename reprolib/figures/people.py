@@ -12,7 +12,7 @@ from reprolib.figures.style import save
 def contact_sheet(
     rows: Sequence[np.ndarray], name: str, *, row_labels: Sequence[str] = (), marked: Sequence[np.ndarray] = ()
 ) -> None:
-    """Rows of images, each (n, H, W, 3) uint8; ``marked``: for each row (n,) bool, images to frame in red."""
+    """Show rows of images, each (n, H, W, 3) uint8; ``marked`` has (n,) bool per row, the images to frame in red."""
     width = max(len(row) for row in rows)
     figure, axes = plt.subplots(len(rows), width, figsize=(0.5 * width + 1, 0.98 * len(rows)), squeeze=False)
     for ax in axes.flat:
@@ -30,12 +30,12 @@ def contact_sheet(
 
 
 def some_of(index: np.ndarray, most: int) -> np.ndarray:
-    """At most so many, evenly spaced."""
+    """Select at most ``most`` indices, evenly spaced."""
     return index[np.linspace(0, len(index) - 1, min(most, len(index))).astype(int)]
 
 
 def people(frames: np.ndarray, pids: np.ndarray, camids: np.ndarray, name: str, *, count: int = 6) -> None:
-    """A row each for the people seen by most cameras, their images in the order of the cameras."""
+    """Show the people seen by the most cameras, one row each, with their images sorted by camera."""
     seen_by = {pid: len(np.unique(camids[pids == pid])) for pid in np.unique(pids)}
     rows, labels = [], []
     for pid in sorted(seen_by, key=seen_by.get, reverse=True)[:count]:
@@ -47,7 +47,7 @@ def people(frames: np.ndarray, pids: np.ndarray, camids: np.ndarray, name: str, 
 
 
 def clusters(frames: np.ndarray, pseudo_labels: np.ndarray, pids: np.ndarray, name: str, *, count: int = 4) -> None:
-    """The largest clusters, a row each; framed in red whoever is not the cluster's most frequent person."""
+    """Show the largest clusters, one row each; images that are not of the most frequent person are framed in red."""
     sizes = np.bincount(pseudo_labels)
     rows, labels, marked = [], [], []
     for cluster in np.argsort(-sizes, kind="stable")[:count]:
@@ -62,7 +62,7 @@ def clusters(frames: np.ndarray, pseudo_labels: np.ndarray, pids: np.ndarray, na
 
 
 def tracklets(frames: np.ndarray, starts: np.ndarray, pids: np.ndarray, name: str, *, count: int = 4) -> None:
-    """The longest tracklet of each of a few identities, a row each, frame by frame (DBC Fig. 3)."""
+    """Show the longest tracklet of each of a few identities, one row each, frame by frame (DBC Fig. 3)."""
     lengths, rows, labels = np.diff(starts), [], []
     for pid in np.unique(pids)[:count]:
         own = np.flatnonzero(pids == pid)
@@ -73,7 +73,7 @@ def tracklets(frames: np.ndarray, starts: np.ndarray, pids: np.ndarray, name: st
 
 
 def first_frames(tracklets) -> np.ndarray:
-    """The first frame of every tracklet as arrays (n, H, W, 3); files are opened."""
+    """Return the first frame of every tracklet, (n, H, W, 3), reading the files if necessary."""
     first = tracklets.starts[:-1]
     if isinstance(tracklets.frames, np.ndarray):
         return tracklets.frames[first]

@@ -1,4 +1,4 @@
-"""Points: on the sphere, in the plane, and features on a t-SNE map."""
+"""Plots of points: on the sphere, in the plane, and features on a t-SNE map."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from reprolib.figures.style import save
 
 
 def sphere(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> None:
-    """Points on the unit sphere, one panel each of (caption, (n, 3) unit rows, (n,) labels): BUC Fig. 2 (b)-(d)."""
+    """Plot points on the unit sphere, a panel for each (caption, (n, 3) unit rows, (n,) labels): BUC Fig. 2 (b)-(d)."""
     figure = plt.figure(figsize=(3.1 * len(panels), 3.1))
     u, v = np.mgrid[0 : 2 * np.pi : 25j, 0 : np.pi : 13j]
     for k, (caption, points, labels) in enumerate(panels):
@@ -24,9 +24,9 @@ def sphere(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> N
 
 
 def plane(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> None:
-    """Points of the plane by cluster, one panel each of (caption, (n, 2), (n,) labels); lines join a cluster.
+    """Plot points in the plane by cluster, a panel for each (caption, (n, 2), (n,) labels); lines join a cluster.
 
-    A cluster has the color of its first point, so that one that does not change keeps it from panel to panel.
+    A cluster has the color of its first point, so that an unchanged cluster keeps its color across panels.
     """
     wide, high = np.ptp(np.concatenate([points for _, points, _ in panels]), axis=0)
     _, axes = plt.subplots(
@@ -49,9 +49,10 @@ def plane(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> No
 
 
 def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np.ndarray, name: str) -> None:
-    """A t-SNE map (N, 2) colored by identity; a right and a wrong cluster ringed, their images beside (BUC Fig. 4).
+    """Plot a t-SNE map (N, 2) by identity, with the points of a right and a wrong cluster ringed (BUC Fig. 4).
 
-    The points of the two, :func:`example_clusters`, are ringed one by one: a circle around them would hold others.
+    The images of these two clusters, :func:`example_clusters`, are shown beside the map. Their points are ringed one by
+    one, because a circle around them would contain other points.
     """
     examples = example_clusters(pseudo_labels, pids)
     figure = plt.figure(figsize=(8.4, 4.6))
@@ -65,7 +66,7 @@ def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np
         if kind not in examples:
             continue
         own = np.flatnonzero(pseudo_labels == examples[kind])
-        for ring, width in (("k", 2.6), (color, 1.2)):  # seen among points of its own color, too
+        for ring, width in (("k", 2.6), (color, 1.2)):  # visible among points of the same color, too
             ax.scatter(*xy[own].T, s=42, facecolor="none", edgecolor=ring, linewidth=width)
         own = own[np.argsort(pids[own], kind="stable")]
         for k, image in enumerate(frames[some_of(own, 8)]):
@@ -77,9 +78,10 @@ def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np
 
 
 def example_clusters(pseudo_labels: np.ndarray, pids: np.ndarray) -> dict[str, int]:
-    """Right: the largest cluster of one identity alone. Wrong: the one whose second identity has the most images.
+    """Find a right cluster (the largest with a single identity) and a wrong one.
 
-    One of a kind that there is none of is left out.
+    The wrong one is the cluster whose second most frequent identity has the most images. A kind without any cluster is
+    left out.
     """
     table = np.zeros((pseudo_labels.max() + 1, pids.max() + 1), int)  # images of each identity in each cluster
     np.add.at(table, (pseudo_labels, pids), 1)

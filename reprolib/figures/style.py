@@ -1,4 +1,4 @@
-"""The style and the palette of every figure."""
+"""Style and palette of all figures."""
 
 import zlib
 
@@ -9,8 +9,8 @@ import seaborn as sns
 from reprolib import paths
 from reprolib.files import replacing
 
-# BUC blue, DBC orange; without regularizer the same hue lighter; released programs darker; other criteria in hues of
-# their own, beside blue; images sorted in a stronger hue than shuffled; the rest grey.
+# BUC is blue, DBC orange; without regularizer the same hue is lighter, released programs are darker; other criteria
+# have their own hues near blue; sorted images have a stronger hue than shuffled ones; the rest is grey.
 COLORS = {
     "buc": "#1f77b4",
     "buc_unregularized": "#9ecae1",
@@ -51,17 +51,17 @@ LABELS = {
 
 
 def color_of(recipe: str):
-    """The recipe's color; one that the house does not know has the same one in every figure."""
+    """Return the recipe's color; a recipe that is not in the palette also has the same color in every figure."""
     return COLORS.get(recipe.removesuffix("_cifar10")) or plt.get_cmap("Dark2")(zlib.crc32(recipe.encode()) % 8)
 
 
 def label_of(recipe: str, others: dict[str, str] | None = None) -> str:
-    """What a legend calls the recipe, ``others`` before the house's; one that neither knows by its name."""
+    """Return the recipe's name for legends: from ``others``, else from the defaults, else the recipe's own name."""
     return (others or {}).get(recipe) or LABELS.get(recipe.removesuffix("_cifar10"), recipe)
 
 
 def use_style() -> None:
-    """The house style of every figure; and tables are shown whole, which pandas would cut."""
+    """Set the style of all figures, and show tables completely instead of truncating them."""
     pd.set_option("display.max_rows", 200, "display.max_colwidth", None)
     sns.set_theme(style="ticks", context="notebook", font_scale=0.85)
     plt.rcParams.update(
@@ -86,12 +86,12 @@ def save(name: str) -> None:
 
 
 def caption(ax, text: str) -> None:
-    """What a panel shows, above its left end; dataset and network on a line each, so that panels stay close."""
+    """Write above a panel what it shows; dataset and network on separate lines, so that panels can stay close."""
     ax.annotate(text.replace(" · ", "\n"), (0, 1.03), xycoords="axes fraction", fontsize=7.5, color="0.3")
 
 
 def panels(count: int, width: float, height: float, **options):
-    """A figure of ``count`` panels of this size (inches), at most three side by side, and their axes."""
+    """Make a figure with ``count`` panels of this size (inches), at most three side by side; return it and its axes."""
     rows = -(-count // 3)
     across = -(-count // rows)
     figure, axes = plt.subplots(rows, across, figsize=(width * across, height * rows), squeeze=False, **options)
@@ -101,11 +101,11 @@ def panels(count: int, width: float, height: float, **options):
 
 
 def legend(figure, axes) -> None:
-    """One legend under all panels, each method once."""
+    """Put one legend under all panels, with each method once."""
     entries = {}
     for ax in axes.flat:
         entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    most = max(1, min(3, int(figure.get_figwidth() // 1.9)))  # of the longest names, at this size
+    most = max(1, min(3, int(figure.get_figwidth() // 1.9)))  # as many as fit with the longest names
     rows = max(1, -(-len(entries) // most))
-    columns = max(1, -(-len(entries) // rows))  # in even rows
+    columns = max(1, -(-len(entries) // rows))  # rows of equal length
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=8)

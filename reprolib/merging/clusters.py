@@ -1,4 +1,4 @@
-"""Clusters under a criterion: what each adds to a score, and the linkages of all pairs, block by block."""
+"""Clusters under a criterion: the share that each adds to a score, and the linkages of all pairs, block by block."""
 
 import bisect
 import itertools
@@ -12,28 +12,29 @@ from reprolib.merging import products
 from reprolib.merging.products import Points
 from reprolib.recipe import Criterion
 
-# A block has at most so many rows and bytes: on a CPU about what the last-level cache holds, on CUDA enough to make
-# the launches of its kernels short beside their work.
+# Limits for the rows and bytes of a block: on a CPU about the size of the last-level cache, on CUDA large enough that
+# launching a kernel takes little time compared with its work.
 BLOCK, BLOCK_BYTES = 512, 2**24
 CUDA_BLOCK, CUDA_BLOCK_BYTES = 2048, 2**30
 
 
 class Clusters:
-    """The images in the order of their labels, and what a criterion says of clusters and of pairs of them."""
+    """The images sorted by label, with the shares of clusters and the linkages of pairs under a criterion."""
 
     def __init__(self, images: Tensor, sizes: Tensor, criterion: Criterion):
-        """``images`` (N, d), ``sizes`` (C,): the first ``sizes[0]`` images are cluster 0, and so on."""
+        """Take ``images`` (N, d) and ``sizes`` (C,): the first ``sizes[0]`` images are cluster 0, and so on."""
         self.images, self.sizes, self.criterion = images, sizes, criterion
-        self.starts = sizes.cumsum(0) - sizes  # (C,) each cluster's first image
-        self.owner = torch.repeat_interleave(sizes)  # (N,) each image's cluster
+        self.starts = sizes.cumsum(0) - sizes  # (C,) first image of each cluster
+        self.owner = torch.repeat_interleave(sizes)  # (N,) cluster of each image
         on_cuda = images.device.type == "cuda"
         self.rows, self.bytes = (CUDA_BLOCK, CUDA_BLOCK_BYTES) if on_cuda else (BLOCK, BLOCK_BYTES)
         lengths = [torch.linalg.vector_norm(some.double(), dim=1) for some in images.split(self.rows)]
         self.norms = torch.cat(lengths).square()  # (N,) float64
-        self.own_linkage = callable(criterion.linkage)  # a function of the user's: asked for every pair
+        self.own_linkage = callable(criterion.linkage)  # a function of the user, called for every pair
         if self.own_linkage:
             criteria.require_linkage(criterion.linkage, images)
-        # The mean of roots is not the root of the mean: the average linkage takes its roots before, the others after.
+        # The mean of roots is not the root of the mean: the average linkage takes roots before averaging. The other
+        # linkages take the root of their result.
         self.root_first = criterion.distance == "euclidean" and criterion.linkage == "average"
         self.root_last = criterion.distance == "euclidean" and not (self.own_linkage or self.root_first)
         self.by_means = criterion.linkage == "centroid" or (criterion.linkage == "average" and not self.root_first)
@@ -43,11 +44,11 @@ class Clusters:
         return len(self.sizes)
 
     def members(self, some: Tensor, size: int) -> Tensor:
-        """Images of clusters that all have ``size``: (K,) -> (K, size, d)."""
+        """Return the images of clusters that all have ``size`` images: (K,) -> (K, size, d)."""
         return self.images[self.starts[some, None] + torch.arange(size, device=some.device)]
 
     def shares(self) -> Tensor:
-        """λ times what each cluster adds to a score on its own, its size or dispersion: (C,) float64."""
+        """Return λ times the size or dispersion of each cluster: (C,) float64."""
         n = self.sizes.double()
         own = criteria.size(n) if self.criterion.regularizer == "size" else torch.zeros_like(n)
         if self.criterion.regularizer == "dispersion":
@@ -60,22 +61,22 @@ class Clusters:
         return self.criterion.regularizer_weight * own
 
     def linkages(self, a: Tensor, b: Tensor) -> Tensor:
-        """Linkages of pairs of clusters by their definition: (K,), (K,) -> (K,) float64."""
+        """Compute the linkages of pairs of clusters from their definition: (K,), (K,) -> (K,) float64."""
         linkage, found = self.criterion.linkage, self.norms.new_empty(len(a))
         linkage = linkage if self.own_linkage else criteria.LINKAGES[linkage]
         for some, (n_a, n_b) in self._alike(self.sizes[a], self.sizes[b]):
             images = self.members(a[some], n_a), self.members(b[some], n_b)
             found[some] = linkage(*images, self.criterion.distance).to(found.dtype)
         if self.own_linkage:
-            if not ((found > -1e-6) & found.isfinite()).all():  # float32 rounds as much
+            if not ((found > -1e-6) & found.isfinite()).all():  # the rounding error of float32
                 raise ValueError(
-                    f"linkage {linkage.__name__}: give what is finite and not negative for any two clusters"
+                    f"linkage {linkage.__name__} must return finite values that are not negative, for any two clusters"
                 )
             found.clamp_min_(0)
         return found
 
     def _alike(self, n_a: Tensor, n_b: Tensor) -> Iterator[tuple[Tensor, tuple[int, int]]]:
-        """Indices of equal ``n_a`` and equal ``n_b``, as many at a time as a block has room for, and the two."""
+        """Yield groups of indices with equal ``n_a`` and equal ``n_b``, at most one block each, and these two sizes."""
         base = len(self.images) + 1
         pairs, which, counts = torch.unique(n_a * base + n_b, return_inverse=True, return_counts=True)
         for pair, group in zip(pairs.tolist(), which.argsort().split(counts.tolist()), strict=True):
@@ -84,10 +85,10 @@ class Clusters:
                 yield some, (a, b)
 
     def points(self, precision: str | None = None) -> Points:
-        """Images or, ``by_means``, mean features: for products in float64, or in ``BITS[precision]`` bits.
+        """Return the points to multiply, in float64 or with ``BITS[precision]`` bits: images, or means if ``by_means``.
 
-        Mean features are all that the centroid linkage needs and, with the mean squared norm as the base, all that the
-        average of squared distances needs, since mean‖x − y‖² = mean‖x‖² + mean‖y‖² − 2 μ_a·μ_b.
+        Mean features are sufficient for the centroid linkage. With the mean squared norm as the base they are also
+        sufficient for the average of squared distances, since mean‖x − y‖² = mean‖x‖² + mean‖y‖² − 2 μ_a·μ_b.
         """
         values, base = self.images, self.norms
         if self.by_means and len(self) < len(self.images):
@@ -105,10 +106,10 @@ class Clusters:
     def linkage_blocks(self, points: Points) -> Iterator[tuple[int, int, Tensor]]:
         """Yield ``first, start, block``: linkages of clusters first, first + 1, … (rows) with start, … (columns).
 
-        Blocks of the same ``first`` follow each other from ``start = first`` to the last cluster. A pair appears once:
-        on and under the diagonal entries are infinite. They are squared if ``root_last``, and off by what ``points``
-        say; if ``root_first`` that is taken off first, and only roots and sums round. A block is overwritten by the
-        next.
+        Blocks with the same ``first`` follow each other, from ``start = first`` to the last cluster. Each pair appears
+        once: entries on and below the diagonal are infinite. The entries are squared if ``root_last``. They may be off
+        by ``points.slack``; if ``root_first`` the slack is subtracted before taking roots, so that only the roots and
+        sums are rounded. The next block overwrites the current one.
         """
         if self.own_linkage:
             yield from self._defined_blocks()
@@ -117,7 +118,7 @@ class Clusters:
         ends, largest, itemsize = [0, *itertools.accumulate(counts)], max(counts), points.values.element_size()
         height = max(1, min(self.rows, self.bytes // (itemsize * largest)))
         width = max(largest, self.bytes // (itemsize * height))
-        # The product takes half as long again on a CPU where rows of its result don't start at multiples of 64 bytes.
+        # On a CPU the product takes 1.5 times as long if the rows of its result do not start at multiples of 64 bytes.
         buffer = points.values.new_empty(height, -(-min(width, len(points)) // 16) * 16)
 
         def distances(rows: slice, columns: slice) -> Tensor:
@@ -132,12 +133,12 @@ class Clusters:
                 parts = (distances(rows, slice(ends[start], ends[stop])) for rows in spans)
                 block = next(parts) if len(points) == len(self) else self._link(parts, first, last, start, stop)
                 index = torch.arange(first, last, device=block.device)
-                both = index[start - first : stop - first]  # clusters that are rows and columns
+                both = index[start - first : stop - first]  # clusters that are both rows and columns
                 block[:, : len(both)].masked_fill_(index[:, None] >= both, torch.inf)
                 yield first, start, block
 
     def _defined_blocks(self) -> Iterator[tuple[int, int, Tensor]]:
-        """``linkage_blocks`` from the definition, pair by pair."""
+        """Yield the same as ``linkage_blocks``, computed from the definition pair by pair."""
         everyone = torch.arange(len(self), device=self.sizes.device)
         for rows in everyone.split(max(1, self.bytes // (8 * len(self)))):
             first = int(rows[0])
@@ -147,7 +148,7 @@ class Clusters:
             yield first, first, block
 
     def _link(self, parts: Iterator[Tensor], first: int, last: int, start: int, stop: int) -> Tensor:
-        """Linkages of clusters first … last − 1 with start … stop − 1 from distances of all their images.
+        """Reduce distances between images to linkages of clusters first … last − 1 with start … stop − 1.
 
         There is more than one part only if the rows are a single cluster.
         """
@@ -160,7 +161,7 @@ class Clusters:
 
 
 def _groups(ends: list[int], first: int, limit: int) -> Iterator[tuple[int, int]]:
-    """Yield ``first, last``: clusters of together at most ``limit`` points, or one alone that has more."""
+    """Yield ``first, last``: consecutive clusters of at most ``limit`` points in total, or a single larger cluster."""
     while first < len(ends) - 1:
         last = max(first + 1, bisect.bisect_right(ends, ends[first] + limit) - 1)
         yield first, last
@@ -168,9 +169,9 @@ def _groups(ends: list[int], first: int, limit: int) -> Iterator[tuple[int, int]
 
 
 def _rows(ends: list[int], height: int) -> Iterator[tuple[int, int]]:
-    """``_groups`` for the rows of blocks, small ones first.
+    """Yield ``_groups`` for the rows of blocks, small blocks first.
 
-    Whoever looks for the closest pairs learns from them how close the others must be.
+    The first blocks give the search for the closest pairs an early bound on the distance.
     """
     first, rows = 0, -(-height // 64)
     while first < len(ends) - 1:
@@ -180,6 +181,6 @@ def _rows(ends: list[int], height: int) -> Iterator[tuple[int, int]]:
 
 
 def _reduce(values: Tensor, owner: Tensor, count: int, how: str) -> Tensor:
-    """Reduce the rows of each owner to one: (R, K), (R,) -> (count, K)."""
+    """Reduce the rows of each owner to one row: (R, K), (R,) -> (count, K)."""
     out = values.new_zeros(count, values.shape[1])
     return out.scatter_reduce_(0, owner[:, None].expand_as(values), values.contiguous(), how, include_self=False)

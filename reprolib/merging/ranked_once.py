@@ -1,7 +1,8 @@
-"""Pairs ranked once a stage, as both released programs do it.
+"""Merging with the pairs ranked once per stage, as in both released programs.
 
-Nearly all of the cost is the product of all features with all features. It is taken once for each pair, as quickly as
-the device multiplies, and serves only to bound the scores from below; the few pairs that may merge are scored again.
+Nearly all of the cost is the product of all features with all features. It is computed once for each pair, in the
+fastest precision of the device, and only gives lower bounds of the scores. The few pairs that may merge are then scored
+exactly.
 """
 
 from collections.abc import Generator, Iterator
@@ -13,22 +14,22 @@ from reprolib import criteria
 from reprolib.merging import products
 from reprolib.merging.clusters import Clusters
 
-PAIRS_PER_MERGE = 64  # how far down the ranking is looked at first; late stages rank many pairs within one cluster
-PAIR_COST = 64  # entries of a float64 product that cost as much as one distance, or one image, of a pair on its own
+PAIRS_PER_MERGE = 64  # length of the ranking at the first try; late stages rank many pairs within one cluster
+PAIR_COST = 64  # cost of one distance, or of one image, of a pair scored on its own, in entries of a float64 product
 
 
 def merge_ranked_once(clusters: Clusters, merges: int) -> list[int]:
-    """The label that each cluster ends with, the smaller surviving: C labels."""
+    """Return the label in which each of the C clusters ends up; the smaller label survives a merge."""
     rankings = _rankings(clusters, merges)
     results = (_unite(pairs.tolist(), len(clusters), merges, clusters.criterion.absorbed) for pairs in rankings)
-    return next(filter(None, results))  # every merge is in the ranking of all pairs, at the latest
+    return next(filter(None, results))  # the ranking of all pairs contains every merge
 
 
 def _unite(pairs: list[int], num_clusters: int, merges: int, absorbed: str) -> list[int] | None:
-    """Merge down the pairs ``a * C + b``; None if they run out before there are ``merges`` merges.
+    """Merge down the list of pairs ``a * C + b``; return None if it ends before ``merges`` merges are done.
 
-    "follow": a pair stands for the clusters that its two are part of by now (Kruskal's algorithm, chains allowed).
-    "skip": a pair is passed over if either of its two was absorbed.
+    "follow": a pair merges the clusters that now contain its two members (Kruskal's algorithm, chains are allowed).
+    "skip": a pair is skipped if either of its members was absorbed.
     """
     parent = list(range(num_clusters))
 
@@ -67,9 +68,9 @@ def _rankings(clusters: Clusters, merges: int) -> Iterator[Tensor]:
 def _rankings_from_bounds(
     clusters: Clusters, shares: Tensor, merges: int, precision: str
 ) -> Generator[Tensor, None, bool]:
-    """What bounds and the exact scores of a few pairs tell of the ranking: exact, but it may end too soon.
+    """Yield parts of the ranking from bounds and the exact scores of a few pairs: exact, but they may end too early.
 
-    Returns whether it ended because more exact scores would cost more than the whole product in float64.
+    Return whether they ended because more exact scores would cost more than the whole product in float64.
     """
     pairs, bounds, beyond = _closest_pairs(clusters, shares, PAIRS_PER_MERGE * merges, precision)
     product = (len(clusters) if clusters.by_means else len(clusters.images)) ** 2 / 2
@@ -80,8 +81,8 @@ def _rankings_from_bounds(
             return True
         scores = criteria.dissimilarity(clusters.linkages(a, b), shares[a], shares[b])
         if (scores < bounds[:count] - criteria.ROUNDING).any():
-            return False  # no bounds: the product is less precise than it should be
-        reach = float(bounds[count]) if count < len(pairs) else beyond  # no other pair scores less
+            return False  # these are not bounds: the product is less precise than it should be
+        reach = float(bounds[count]) if count < len(pairs) else beyond  # a lower bound for all other pairs
         sure = scores < reach - criteria.ROUNDING
         some, order = some[sure].sort()
         yield some[_ascending(scores[sure][order])]
@@ -91,16 +92,16 @@ def _rankings_from_bounds(
 def _closest_pairs(
     clusters: Clusters, shares: Tensor, num_pairs: int, precision: str | None
 ) -> tuple[Tensor, Tensor, float]:
-    """The ``num_pairs`` pairs of lowest score, ties by label, in order, (K,) int64; their scores; and the K-th score.
+    """Return the ``num_pairs`` pairs with the lowest scores, sorted, ties by label: (K,) int64; scores; K-th score.
 
-    With a ``precision`` scores are lower bounds. The third value is infinite if all pairs were taken.
+    With a ``precision`` the scores are lower bounds. The third value is infinite if all pairs were taken.
     """
     points, best, limit = clusters.points(precision), _Shortlist(num_pairs), torch.inf
     for first, start, block in clusters.linkage_blocks(points):
-        if start == first:  # pairs found later that tie with one found before have larger labels from here on
+        if start == first:  # from here on, a pair that ties with an earlier one has larger labels
             limit = best.limit
         share_a, share_b = shares[first : first + len(block)], shares[start : start + block.shape[1]]
-        # Most pairs are too far even with the smallest share: one comparison, with some room for its own rounding.
+        # Most pairs are too far even with the smallest share: one comparison finds them, with a margin for rounding.
         room = limit - share_a - share_b.min()
         room = room.clamp_min(0).square() if clusters.root_last else room
         a, b = (block <= (room * (1 + 2**-20) + points.slack).to(block.dtype)[:, None]).nonzero(as_tuple=True)
@@ -113,11 +114,11 @@ def _closest_pairs(
 
 
 class _Shortlist:
-    """The best of the pairs added, by score and then by label; cut only now and then, which costs a sort."""
+    """The best of the added pairs, by score and then by label; cut only occasionally, because a cut needs a sort."""
 
     def __init__(self, size: int):
         """Keep ``size`` pairs."""
-        self.size, self.held, self.limit = size, 0, torch.inf  # limit: the worst score of a full list, when last cut
+        self.size, self.held, self.limit = size, 0, torch.inf  # limit: the worst score of a full list at the last cut
         self.scores, self.pairs = [], []
 
     def add(self, scores: Tensor, pairs: Tensor) -> None:
@@ -129,7 +130,7 @@ class _Shortlist:
             self.cut()
 
     def cut(self) -> tuple[Tensor, Tensor, float]:
-        """Leave the best; returns them in order (K,), their scores (K,) and the limit."""
+        """Keep only the best pairs; return them in order (K,), their scores (K,) and the limit."""
         pairs, order = torch.cat(self.pairs).sort()
         scores = torch.cat(self.scores)[order]
         order = _ascending(scores)[: self.size]
@@ -140,7 +141,7 @@ class _Shortlist:
 
 
 def _ascending(scores: Tensor) -> Tensor:
-    """The order that sorts scores: (K,) -> (K,) int64. Those that differ by rounding alone stay in the order given."""
+    """Return the order that sorts scores: (K,) -> (K,) int64. Scores that differ only by rounding keep their order."""
     values, order = scores.sort()
     group = torch.zeros_like(order)
     group[order[1:]] = torch.cumsum(values.diff() > criteria.ROUNDING, 0)

@@ -1,4 +1,4 @@
-"""One page that sums all of it up: the scorecard, every notebook as a page, every figure; it needs no network."""
+"""The HTML report: the scorecard, every notebook as a page and every figure; it needs no network."""
 
 import shutil
 from pathlib import Path
@@ -17,29 +17,29 @@ from reprolib.verdicts import conclusions
 
 __all__ = ["ReportError", "build"]
 
-MAPS = {"09_tsne": BUC, "16_tsne": DBC}  # what the notebooks 09 and 16 draw from the stored maps
+MAPS = {"09_tsne": BUC, "16_tsne": DBC}  # figures that notebooks 09 and 16 draw from the stored maps
 
 
 def build(source: str = "stored", *, reproduced: Path = REPRODUCED, target: Path = paths.REPORT) -> Path:
-    """Write the report; its first page.
+    """Write the report and return the path of its first page.
 
     Args:
-        source: "stored", of the notebooks and verdicts that the repository comes with, or "run", of those that
-            ``reprolib reproduce`` left in ``reproduced``.
-        reproduced: where that is.
-        target: the report's folder. An older report there is replaced when the new one is whole.
+        source: "stored" for the notebooks and verdicts in the repository, or "run" for those that
+            ``reprolib reproduce`` wrote to ``reproduced``.
+        reproduced: the folder of these results.
+        target: the report's folder. An older report in it is replaced when the new one is complete.
 
     Raises:
         ValueError: an unknown source.
-        ReportError: nothing to report, a notebook that cannot be read, a verdict that no notebook shows, or a target
-            that is something else; the message gives the remedy.
+        ReportError: nothing to report, an unreadable notebook, a verdict that no notebook shows, or a target that is
+            not a report; the message gives the remedy.
     """
     require_source(source)
     stored = source == "stored"
     folder = paths.NOTEBOOKS if stored else reproduced / "executed"
     notebooks = [read(file) for file in sorted(folder.glob("*.ipynb"))]
     if not notebooks:
-        raise ReportError(f"{folder}: no notebook there; run them first: reprolib reproduce")
+        raise ReportError(f"{folder}: no notebooks; run them first with reprolib reproduce")
     cards = _cards(notebooks, paths.STORED_VERDICTS if stored else reproduced / "verdicts")
     _require_own(target)
     with replacing(target) as partial:
@@ -55,15 +55,15 @@ def build(source: str = "stored", *, reproduced: Path = REPRODUCED, target: Path
 
 
 def _cards(notebooks: list[NotebookPage], folder: Path) -> list[dict]:
-    """Every verdict, with the page and the cell that shows it, in the order of the notebooks."""
+    """Return every verdict, with the page and cell that shows it, in the order of the notebooks."""
     shown = {line: f"{n.name}.html#{cell}" for n in notebooks for line, cell in n.verdicts.items()}
     cards = conclusions(folder)
     for card in cards:
         line = f"{card['verdict'].upper()}: {card['claim']}"
         if line not in shown:
             raise ReportError(
-                f"{card['file']}: no notebook shows {line!r}; run its notebook again, or delete the file if its words "
-                "are of an earlier version"
+                f"{card['file']}: no notebook shows {line!r}; run its notebook again, or delete the file if its text "
+                "is from an earlier version"
             )
         card["link"] = shown[line]
     in_order = list(shown.values())
@@ -74,7 +74,7 @@ def _require_own(target: Path) -> None:
     index = target / "index.html"
     own = index.is_file() and '<meta name="generator" content="reprolib">' in index.read_text(encoding="utf-8")
     if target.exists() and not own:
-        raise ReportError(f"{target}: something that is not a whole report is there; move it away, then run this again")
+        raise ReportError(f"{target}: exists and is not a complete report; move it away and run this command again")
 
 
 def _draw_stored_maps(folder: Path) -> None:
@@ -92,15 +92,24 @@ def _origin(stored: bool) -> str:
     )
     return (
         f"Made by reprolib {own_version()} at commit {state}, of {made_of}; "
-        "a notebook that shows runs ends in their provenance."
+        "each notebook that shows runs ends with their provenance."
     )
 
 
+def _link_back(file: Path, notebook: str) -> None:
+    """Put links to the scorecard and to the notebook's page above an interactive map."""
+    links = f'<body>\n<nav>\n<a href="index.html">scorecard</a>\n<a href="{notebook}">notebook</a>\n</nav>'
+    file.write_text(file.read_text(encoding="utf-8").replace("<body>", links, 1), encoding="utf-8")
+
+
 def _write(folder: Path, notebooks: list[NotebookPage], cards: list[dict], *, origin: str) -> None:
-    """Every page and figure."""
+    """Write every page and figure."""
     loader = FileSystemLoader(Path(__file__).parent)
     templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     interactive = {n.name: sorted(f.name for f in folder.glob(f"{n.name[:2]}_*.html")) for n in notebooks}
+    for notebook, files in interactive.items():
+        for file in files:
+            _link_back(folder / file, f"{notebook}.html")
     for before, notebook, after in zip([None, *notebooks], notebooks, [*notebooks[1:], None], strict=False):
         for name, figure in notebook.figures.items():
             (folder / name).write_bytes(figure.png)

@@ -1,4 +1,4 @@
-"""A notebook as HTML: nbconvert's exporter with a template of our own, equations as MathML, and nothing that runs."""
+"""Notebooks as HTML: nbconvert's exporter with a custom template, equations as MathML, and nothing executable."""
 
 import re
 from base64 import b64decode
@@ -15,15 +15,15 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 VERDICT = re.compile(r"^(?:REPRODUCED|PARTLY|NOT REPRODUCED|NOT ATTEMPTED): .+$", re.MULTILINE)
-UNNAMED = "a figure of the notebook"  # to who cannot see it
-LONG = 40  # characters of an equation that may be wider than a phone
+UNNAMED = "a figure of the notebook"  # alternative text for a figure without a caption
+LONG = 40  # an equation with more characters may be wider than a phone
 BAR = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
 TABLE_TAGS = ["table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption", "div", "p", "b", "i", "code", "br"]
 TABLE_ATTRIBUTES = ["class", "colspan", "rowspan"]
 
 
 class ReportError(ValueError):
-    """A report that cannot be made; the message names the file and the remedy."""
+    """The report cannot be made; the message names the file and the remedy."""
 
 
 class Figure(NamedTuple):
@@ -36,21 +36,21 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class NotebookPage:
-    """What the report takes from a notebook."""
+    """The parts of a notebook that the report uses."""
 
-    name: str  # of its file, without the ending
+    name: str  # file name without suffix
     title: str
     body: Markup  # HTML
     figures: dict[str, Figure]  # by file name
-    verdicts: dict[str, str]  # line that states one: id of its cell
-    execution: str  # how papermill ran it; empty for a stored one
+    verdicts: dict[str, str]  # printed verdict: id of its cell
+    execution: str  # how papermill executed it; empty for a stored notebook
 
 
 def read(file: Path) -> NotebookPage:
     """Read and convert a notebook.
 
     Raises:
-        ReportError: not a notebook, or half of one.
+        ReportError: not a notebook, or an incomplete one.
     """
     try:
         notebook = nbformat.read(file, as_version=4)
@@ -75,7 +75,7 @@ def read(file: Path) -> NotebookPage:
 
 
 def _caption(cell: nbformat.NotebookNode) -> str:
-    """The text of the caption under a figure, which the shelf's notebooks set in italics; empty where there is none."""
+    """Return the caption under a figure, which the notebooks set in italics; empty if there is none."""
     text = cell.source if cell.cell_type == "markdown" else ""
     paragraph = re.match(r"\*(?!\*)(.+?)\*(?:\n\n|\Z)", text, re.DOTALL)
     return " ".join(re.sub(r"[*`$]", "", paragraph[1]).split()) if paragraph else ""
@@ -93,7 +93,7 @@ def _execution(papermill: dict | None) -> str:
 
 
 class _Renderer(IPythonRenderer):
-    """Markdown whose HTML is shown as text and whose equations are MathML."""
+    """Markdown renderer that shows HTML as text and equations as MathML."""
 
     def inline_math(self, body: str) -> str:
         equation = _mathml(body, display="inline")
@@ -104,13 +104,13 @@ class _Renderer(IPythonRenderer):
 
 
 def _mathml(latex: str, *, display: str) -> str:
-    """An equation as MathML; what the converter cannot read, or would pass on as HTML, as text."""
+    """Convert an equation to MathML; one that the converter cannot read, or would pass on as HTML, becomes text."""
     try:
         if re.search(r"<[^\s\d]", latex):
             raise ValueError("HTML in an equation")
-        # A bar is an operator to MathML, with room on both sides; in these papers it is a size.
+        # MathML takes a bar for an operator, with space on both sides; in these papers it denotes a size.
         return re.sub(r'<mo(?: stretchy="false")?>&#x0007C;</mo>', BAR, convert(latex.strip(), display=display))
-    except Exception:  # the converter's errors have no base of their own
+    except Exception:  # the converter's errors have no common base class
         return f"<code>{escape(latex)}</code>"
 
 
@@ -132,7 +132,7 @@ def _markdown(source: str) -> str:
 
 
 def _tables(html: str) -> str:
-    """A table as pandas writes it, in the style of the page instead of its own; a short entry stays on one line."""
+    """Give a pandas table the style of the page instead of its own; short entries stay on one line."""
     plain = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
     plain = bleach.clean(plain, tags=TABLE_TAGS, attributes=TABLE_ATTRIBUTES, strip=True)
     return re.sub(r"<(t[dh])(?=>[^<]{0,24}</)", r'<\1 class="short"', plain)

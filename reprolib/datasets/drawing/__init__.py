@@ -1,1 +1,1 @@
-"""How the synthetic people, places and cameras are drawn; reprolib.datasets.synthetic makes datasets of them."""
+"""Drawing of the synthetic people, places and cameras; reprolib.datasets.synthetic makes datasets of them."""

@@ -1,7 +1,7 @@
-"""A person as some fifty round solids on a walking skeleton, and the paint that shows it.
+"""A person made of about fifty round solids on a walking skeleton, and the function that paints it.
 
-One unit is the height of the person: x to the person's left, y up, z ahead. Turning the solids and painting them from
-far to near gives every view its own features: a logo shows in front, a rucksack behind, a handbag on one side.
+One unit is the height of the person; x points to the person's left, y up, z ahead. The solids are rotated and painted
+from far to near, so that every view has its own features: a logo in front, a rucksack behind, a handbag on one side.
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ TORSO = 0.31  # from the hips to the neck
 
 
 def _at(x, y, z) -> np.ndarray:
-    """Points (n, 3) from coordinates that are (n,) or one number."""
+    """Return points (n, 3) from coordinates that are (n,) or single numbers."""
     return np.stack(np.broadcast_arrays(x, y, z), axis=-1)
 
 
 def _add_legs(solids: Solids, people: People, poses: Poses) -> np.ndarray:
-    """Legs, shoes, skirt and tails of a coat; returns the height (n,) of the hips: the lower foot is on the ground."""
+    """Add legs, shoes, skirt and coat tails; return the hip height (n,), with the lower foot on the ground."""
     half = (people.leg - 0.035) / 2  # thigh, and shin
     legs = []
     for side, phase in ((1, poses.phase), (-1, poses.phase + np.pi)):
@@ -44,7 +44,7 @@ def _add_legs(solids: Solids, people: People, poses: Poses) -> np.ndarray:
 
 
 def _add_skirt(solids: Solids, people: People, left: np.ndarray, right: np.ndarray) -> None:
-    """Skirt or tails of a coat: three panels from the hips that follow the knees; both (2, n, 3)."""
+    """Add a skirt or coat tails: three panels from the hips that follow the knees; both legs are (2, n, 3)."""
     for garment, color, length in (("skirt", people.lower, 0.8), ("coat", people.upper, 1.0)):
         for side, (hip, knee) in ((1, left), (-1, right), (0, (left + right) / 2)):
             hem = hip + length * (knee + _at(side * 0.03, 0, 0) - hip)
@@ -54,10 +54,10 @@ def _add_skirt(solids: Solids, people: People, left: np.ndarray, right: np.ndarr
 
 
 def _add_torso(solids: Solids, people: People, poses: Poses, hip: np.ndarray) -> None:
-    """Hips and upper garment with its logo or its open front."""
+    """Add the hips and the upper garment with its logo or open front."""
     neck, deep = hip + TORSO, 0.075 * people.girth
     solids.add(_at(-people.hip, hip, 0), _at(people.hip, hip, 0), 0.058 * people.girth, people.lower)
-    # A capsule is as wide as it is deep; a torso is not, so its radius goes with the view.
+    # A capsule is as wide as it is deep but a torso is not, so its radius depends on the view.
     front, aside = np.cos(poses.yaw), np.sin(poses.yaw)
     waist = np.hypot((people.hip + 0.04 * people.girth) * front, 0.95 * deep * aside)
     chest = np.hypot((people.shoulder + 0.022) * front, 1.03 * deep * aside)
@@ -73,13 +73,13 @@ def _add_torso(solids: Solids, people: People, poses: Poses, hip: np.ndarray) ->
 
 
 def _add_arms(solids: Solids, people: People, poses: Poses, neck: np.ndarray) -> np.ndarray:
-    """Arms; returns the hand (n, 3) on the side of the bag."""
+    """Add the arms; return the position (n, 3) of the hand on the side of the bag."""
     raglan, short = people.pattern == "raglan", people.short_sleeves
     sleeve = np.where(raglan[:, None], people.accent, people.upper)
     cuff = np.where(short[:, None], people.skin, sleeve)
     hands = []
     for side, phase in ((1, poses.phase), (-1, poses.phase + np.pi)):
-        swing = -0.85 * poses.swing * np.sin(phase)  # against the leg
+        swing = -0.85 * poses.swing * np.sin(phase)  # opposite to the leg
         bend = swing + 0.2 + 0.5 * poses.swing
         shoulder = _at(side * (people.shoulder + 0.018), neck - 0.045, 0)
         elbow = shoulder + _at(side * 0.026, -0.155 * np.cos(swing), 0.155 * np.sin(swing))
@@ -93,7 +93,7 @@ def _add_arms(solids: Solids, people: People, poses: Poses, neck: np.ndarray) ->
 
 
 def _add_head(solids: Solids, people: People, neck: np.ndarray) -> None:
-    """Neck, face and scarf."""
+    """Add neck, face and scarf."""
     face, skull = neck + 0.105, 0.05 * people.head  # height of the middle of the face; radius
     solids.add(_at(0, neck - 0.02, 0), _at(0, face - 0.03, 0), 0.025, people.skin, nearer=0.02)
     chin, brow = _at(0, face - 0.02, 0.004), _at(0, face + 0.015, 0)
@@ -108,7 +108,7 @@ def _add_head(solids: Solids, people: People, neck: np.ndarray) -> None:
 
 
 def _add_hair(solids: Solids, people: People, neck: np.ndarray) -> None:
-    """Hair, cap or beanie."""
+    """Add hair, cap or beanie."""
     face, skull = neck + 0.105, 0.05 * people.head
     long, cap = people.style == "long", people.style == "cap"
     hat, loose = cap | (people.style == "beanie"), long | (people.style == "bob")
@@ -131,7 +131,7 @@ def _add_hair(solids: Solids, people: People, neck: np.ndarray) -> None:
 
 
 def _add_bag(solids: Solids, people: People, hip: np.ndarray, hand: np.ndarray) -> None:
-    """Rucksack with its straps, satchel with its belt across the chest, or handbag."""
+    """Add a rucksack with straps, a satchel with a belt across the chest, or a handbag."""
     neck, back = hip + TORSO, -0.085 * people.girth - 0.02
     pack = {"color": people.bag, "shown": people.carried == "rucksack"}
     solids.add(_at(0, hip + 0.09, back), _at(0, neck - 0.085, back), 0.075, end_radius=0.068, nearer=0.02, **pack)
@@ -153,7 +153,7 @@ def _add_bag(solids: Solids, people: People, hip: np.ndarray, hand: np.ndarray) 
 
 
 def _pattern(name: np.ndarray, x: np.ndarray, y: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """How much of the accent color shows, (n, H, W) in [0, 1]; x, y and pixel in heights of the person."""
+    """Return the share of the accent color, (n, H, W) in [0, 1]; x, y and pixel are in heights of the person."""
 
     def wave(t, period):
         return np.clip(0.5 + period / (2 * np.pi * pixel) * np.sin(2 * np.pi * t / period), 0, 1)
@@ -171,7 +171,7 @@ def _pattern(name: np.ndarray, x: np.ndarray, y: np.ndarray, pixel: np.ndarray) 
 
 
 def dress(people: People, poses: Poses) -> Solids:
-    """Every solid of n people in n poses."""
+    """Return all solids of n people in n poses."""
     solids = Solids(len(poses.yaw))
     hip = _add_legs(solids, people, poses)
     neck = hip + TORSO

@@ -1,4 +1,4 @@
-"""The six cameras of the synthetic datasets: what each looks at, from where, in which light and through which lens."""
+"""The six cameras of the synthetic datasets: their scene, position, light and lens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from reprolib.datasets.drawing import scenes
 
 @dataclass(frozen=True)
 class Severity:
-    """How hard the images are; with all three at 0 everybody is seen whole and sharp, in one light, before a wall."""
+    """How difficult the images are; with all three at 0 people are complete and sharp, in one light, before a wall."""
 
-    color: float  # what a camera does to color: gain, cast, gamma, saturation; 1 is the table of CAMERAS as it stands
-    scenery: float  # contrast of what is behind the people; 1 is the scenes as they are drawn
-    clutter: float  # what hides a person: blur, noise, obstacles, passers-by, imperfect boxes
+    color: float  # color changes by a camera: gain, cast, gamma, saturation; 1 means the values in CAMERAS
+    scenery: float  # contrast of the background; 1 means the scenes as drawn
+    clutter: float  # things that hide a person: blur, noise, obstacles, passers-by, imperfect boxes
 
 
 STREET = Severity(color=0.4, scenery=0.15, clutter=1.0)
 STUDIO = Severity(color=0.0, scenery=0.0, clutter=0.0)
-STONE = (0.56, 0.55, 0.52)  # mean color of every scene, so that a camera is not told by its background's color alone
+STONE = (0.56, 0.55, 0.52)  # mean color of every scene, so that the background's color alone does not identify a camera
 
 
 def _disc(x, y, radius, pixel):
-    """Soft-edged disc around the origin, as a mask in [0, 1]."""
+    """Return a soft-edged disc around the origin, as a mask in [0, 1]."""
     return np.clip(0.5 + (radius - np.hypot(x, y)) / pixel, 0, 1)
 
 
 def bush(x, y, pixel):
-    """A bush, 0.3 high: masks with their colors, over coordinates in image heights from its foot."""
+    """Draw a bush 0.3 high: yield masks and colors; the coordinates are relative to its foot, in image heights."""
     leaves = [(-0.12, 0.07, 0.10), (0.10, 0.06, 0.11), (0.0, 0.14, 0.11), (0.19, 0.02, 0.09), (-0.2, 0.01, 0.08)]
     for k, (left, up, radius) in enumerate(leaves):
         tone = 0.8 + 0.12 * k
@@ -38,14 +38,14 @@ def bush(x, y, pixel):
 
 
 def post(x, y, pixel):
-    """A lamp post as high as the image."""
+    """Draw a lamp post as high as the image."""
     yield np.clip(0.5 + (0.028 - abs(x)) / pixel, 0, 1) * np.ones_like(y), [0.20, 0.22, 0.23]
     yield np.clip(0.5 + (0.008 - abs(x + 0.01)) / pixel, 0, 1) * np.ones_like(y), [0.36, 0.39, 0.40]
     yield np.clip(0.5 + (0.045 - abs(x)) / pixel, 0, 1) * (y > -0.1), [0.17, 0.18, 0.19]
 
 
 def bicycle(x, y, pixel):
-    """A parked bicycle."""
+    """Draw a parked bicycle."""
     for hub in (-0.15, 0.15):
         rim = abs(np.hypot(x - hub, y + 0.1) - 0.09)
         yield np.clip(0.5 + (0.011 - rim) / pixel, 0, 1), [0.08, 0.08, 0.09]
@@ -66,19 +66,19 @@ def bicycle(x, y, pixel):
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera."""
+    """Properties of one camera."""
 
     scene: Callable[[scenes.Plate], None]
     gain: tuple[float, float, float]  # light and its color: red, green, blue
     gamma: float
     saturation: float
-    light: float  # where it falls from: -1 left, +1 right
-    pitch: float  # how far it looks down, degrees
-    facing: float  # how most people cross, degrees: 0 towards it, 90 to the right, 180 away from it
+    light: float  # direction of the light: -1 from the left, +1 from the right
+    pitch: float  # downward tilt, degrees
+    facing: float  # walking direction of most people, degrees: 0 towards the camera, 90 to the right, 180 away
     blur: float  # in image heights
     noise: float
-    obstacle: Callable  # what may stand before the person
-    hidden: float  # share of passes in which it does
+    obstacle: Callable  # object that may stand in front of the person
+    hidden: float  # share of passes with the obstacle
 
 
 CAMERAS = (
@@ -92,7 +92,7 @@ CAMERAS = (
 
 
 def draw_scenes(height: int, severity: Severity) -> np.ndarray:
-    """What each camera looks at, (cameras, rows, columns, 3) float32 in [0, 1]: the same places for every seed."""
+    """Draw the scene of each camera, (cameras, rows, columns, 3) float32 in [0, 1]; the same for every seed."""
     plates = []
     for camid, camera in enumerate(CAMERAS):
         plate = scenes.Plate(height, np.random.default_rng(camid))
@@ -102,7 +102,7 @@ def draw_scenes(height: int, severity: Severity) -> np.ndarray:
 
 
 def obstruct(canvas: np.ndarray, camids: np.ndarray, foot: np.ndarray) -> None:
-    """Put each camera's obstacle before the person, its foot (n, 2) in image heights; ``canvas`` (n, 3, H, W)."""
+    """Paint each camera's obstacle over ``canvas`` (n, 3, H, W); its foot (n, 2) is in image heights."""
     height, width = canvas.shape[2:]
     for camid, camera in enumerate(CAMERAS):
         rows = np.flatnonzero(camids == camid)
@@ -113,7 +113,7 @@ def obstruct(canvas: np.ndarray, camids: np.ndarray, foot: np.ndarray) -> None:
 
 
 def expose(canvas: np.ndarray, camids: np.ndarray, exposure: np.ndarray, *, severity: Severity, rng) -> np.ndarray:
-    """Images (n, H, W, 3) uint8 as the cameras record ``canvas`` (n, 3, H, W); ``exposure`` (n,) is in log units."""
+    """Record ``canvas`` (n, 3, H, W) with the cameras: (n, H, W, 3) uint8; ``exposure`` (n,) is in log units."""
     images = np.empty((len(canvas), *canvas.shape[2:], 3), np.uint8)
     for camid, camera in enumerate(CAMERAS):
         rows = np.flatnonzero(camids == camid)

@@ -1,4 +1,4 @@
-"""From round solids in space to pixels, for many images at a time."""
+"""Painting of round solids in space, for many images at a time."""
 
 from dataclasses import dataclass, fields
 from typing import Self
@@ -7,34 +7,34 @@ import numpy as np
 
 
 class Rows:
-    """A dataclass of arrays that have one row an image, or one a person."""
+    """Base class for dataclasses of arrays with one row per image, or per person."""
 
     def take(self, indices: np.ndarray) -> Self:
-        """The rows at ``indices``, in that order."""
+        """Return the rows at ``indices``, in that order."""
         return type(self)(**{f.name: getattr(self, f.name)[indices] for f in fields(self)})
 
 
 @dataclass(frozen=True)
 class Poses(Rows):
-    """How the person of each image walks and stands in it; angles in radians, lengths in image heights."""
+    """Pose and position of the person in each image; angles in radians, lengths in image heights."""
 
     yaw: np.ndarray  # 0 faces the camera, pi/2 walks to the right, pi shows the back
-    pitch: np.ndarray  # how far the camera looks down
-    phase: np.ndarray  # of the gait, 2 pi for two steps
+    pitch: np.ndarray  # downward tilt of the camera
+    phase: np.ndarray  # phase of the gait, 2 pi for two steps
     swing: np.ndarray  # amplitude of the legs
-    x: np.ndarray  # where the person stands, from the left edge
-    ground: np.ndarray  # where the feet are, from the top edge
+    x: np.ndarray  # position of the person, from the left edge
+    ground: np.ndarray  # position of the feet, from the top edge
     scale: np.ndarray  # height of the person
-    light: np.ndarray  # where it falls from: -1 left, +1 right
+    light: np.ndarray  # direction of the light: -1 from the left, +1 from the right
 
 
 @dataclass(frozen=True)
 class Projected(Rows):
-    """The capsules of each image in the image plane, the farthest first; (n, P, ...) in image heights."""
+    """The capsules of each image projected to the image plane, the farthest first; (n, P, ...) in image heights."""
 
     start: np.ndarray
     end: np.ndarray
-    radius: np.ndarray  # negative: not there
+    radius: np.ndarray  # negative: not shown
     end_radius: np.ndarray
     color: np.ndarray
     printed: np.ndarray
@@ -42,20 +42,20 @@ class Projected(Rows):
 
 
 class Solids:
-    """Capsules whose two ends have their own radius, added one at a time for all n images together."""
+    """Capsules with a radius for each end, added one at a time for all n images together."""
 
     def __init__(self, num_images: int):
-        """None yet."""
+        """Start without capsules."""
         self.num_images = num_images
         self.rows = []
 
     def add(
         self, start, end, radius, color, *, end_radius=None, shown=True, printed=False, relief=1.0, nearer=0.0
     ) -> None:
-        """One capsule in every image: ends (n, 3), radii in heights of the person, ``color`` (n, 3).
+        """Add one capsule to every image: ends (n, 3), radii in heights of the person, ``color`` (n, 3).
 
-        ``shown``: whether that person has it. ``printed``: it carries the garment's pattern. ``relief``: how round it
-        is shaded. ``nearer``: it is painted as if that much nearer the camera.
+        ``shown``: whether the person has it. ``printed``: whether it shows the garment's pattern. ``relief``: how round
+        its shading is. ``nearer``: by how much it is painted nearer to the camera than it is.
         """
         end_radius = radius if end_radius is None else end_radius
         scalars = np.where(shown, radius, -1.0), np.where(shown, end_radius, -1.0), printed, relief, nearer
@@ -63,12 +63,12 @@ class Solids:
         self.rows.append((*points, *(np.broadcast_to(np.asarray(v, float), self.num_images) for v in scalars)))
 
     def project(self, poses: Poses) -> Projected:
-        """Turn each person by its yaw, tilt the camera by its pitch, sort by depth."""
+        """Rotate each person by its yaw, tilt the camera by its pitch, and sort the capsules by depth."""
         start, end, color, radius, end_radius, printed, relief, nearer = (
             np.stack(column, 1) for column in zip(*self.rows, strict=True)
         )
         yaw, pitch, scale = poses.yaw[:, None], poses.pitch[:, None], poses.scale[:, None]
-        depth = nearer + 1e-4 * np.arange(len(self.rows))  # what was added later wins a tie
+        depth = nearer + 1e-4 * np.arange(len(self.rows))  # for ties the solid that was added later is nearer
         plane = []
         for x, y, z in (np.moveaxis(start, -1, 0), np.moveaxis(end, -1, 0)):
             across, ahead = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
@@ -83,7 +83,7 @@ class Solids:
 
 
 def _windows(solids: Projected, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (P, 2) in pixels of the window that holds a solid in all images; empty where none shows it."""
+    """Return the corners (P, 2), in pixels, of the window that contains a solid in all images; empty if not shown."""
     reach = np.maximum(solids.radius, solids.end_radius)[..., None] + 1 / height
     shown = solids.radius[..., None] > 0
     low = np.where(shown, np.minimum(solids.start, solids.end) - reach, np.inf).min(0) * height
@@ -95,7 +95,8 @@ def _windows(solids: Projected, height: int, width: int) -> tuple[np.ndarray, np
 def paint_solids(canvas: np.ndarray, solids: Projected, *, pattern: np.ndarray, accent: np.ndarray, light) -> None:
     """Paint solids into ``canvas`` (n, 3, H, W) in place, the farthest first, with soft edges one pixel wide.
 
-    ``pattern`` (n, H, W) says how much ``accent`` (n, 3) a printed solid shows; ``light`` (n,) is where light is from.
+    ``pattern`` (n, H, W) is the share of the ``accent`` (n, 3) color on printed solids; ``light`` (n,) is the direction
+    of the light.
     """
     height, width = canvas.shape[2:]
     light, accent = light[:, None, None].astype(np.float32), accent[..., None, None].astype(np.float32)
@@ -114,7 +115,7 @@ def paint_solids(canvas: np.ndarray, solids: Projected, *, pattern: np.ndarray, 
         radius = radius + along * (end_radius - radius)
         outward = (x * x + y * y) / (radius * radius)  # 0 on the axis, 1 on the rim
         cover = np.clip(0.5 + (1 - np.sqrt(outward)) * radius * height, 0, 1)
-        cover = np.minimum(cover, np.maximum(2 * radius * height, 0))[:, None]  # what is thin is faint
+        cover = np.minimum(cover, np.maximum(2 * radius * height, 0))[:, None]  # thin solids are faint
         shade = 1 + relief * ((0.12 * light * x - 0.1 * y) / abs(radius) - 0.2 * np.minimum(outward, 1) ** 2)
         if printed.any():
             color = color + (printed * pattern[:, top:bottom, left:right])[:, None] * (accent - color)

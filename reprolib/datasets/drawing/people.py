@@ -1,4 +1,4 @@
-"""The people of the synthetic datasets: what stays the same wherever one is seen."""
+"""The people of the synthetic datasets: the properties that are the same in every image of a person."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from reprolib.datasets.drawing.paint import Rows
 
-# Few colors, so that many people share them: identity lies in combinations, patterns, shapes and what is carried.
+# Few colors, so that many people share them: people differ in combinations, patterns, shapes and carried objects.
 SKIN = np.array([[0.93, 0.76, 0.66], [0.86, 0.67, 0.54], [0.71, 0.51, 0.38], [0.50, 0.34, 0.25], [0.34, 0.22, 0.17]])
 HAIR = np.array([[0.07, 0.06, 0.06], [0.20, 0.13, 0.09], [0.38, 0.23, 0.13], [0.76, 0.60, 0.34], [0.60, 0.59, 0.58]])
 CLOTH = np.array(
@@ -37,7 +37,7 @@ CARRIED = np.array(["nothing", "rucksack", "satchel", "handbag"])
 
 @dataclass(frozen=True)
 class People(Rows):
-    """Arrays over n people; lengths in heights of the person, colors (n, 3) in [0, 1]."""
+    """Properties of n people; lengths in heights of the person, colors (n, 3) in [0, 1]."""
 
     shoulder: np.ndarray  # half width
     hip: np.ndarray  # half width
@@ -52,17 +52,17 @@ class People(Rows):
     accent: np.ndarray  # second color of the upper garment
     pattern: np.ndarray  # one of PATTERNS
     short_sleeves: np.ndarray
-    scarf: np.ndarray  # whether there is one, in the accent color
+    scarf: np.ndarray  # whether the person wears one, in the accent color
     bottom: np.ndarray  # one of BOTTOMS
     lower: np.ndarray
     shoes: np.ndarray
     carried: np.ndarray  # one of CARRIED
     bag: np.ndarray
-    side: np.ndarray  # +1 or -1: where the bag hangs
+    side: np.ndarray  # +1 or -1: side of the bag
 
 
 def draw_people(count: int, rng: np.random.Generator) -> People:
-    """``count`` people, independent of one another."""
+    """Draw ``count`` people, independent of one another."""
     slim = rng.random(count) < 0.5  # narrow shoulders, wide hips; more long hair, skirts and handbags
 
     def either(options, if_slim, if_not):
@@ -101,7 +101,7 @@ def draw_people(count: int, rng: np.random.Generator) -> People:
 
 
 def describe(people: People) -> np.ndarray:
-    """What can be named of each, (n, k) float32 of mean 0 and deviation 1: colors of garments, and kinds of things."""
+    """Describe people by (n, k) float32 with mean 0 and deviation 1: colors of garments, and kinds of things."""
     colors = [people.upper, people.accent, people.lower, people.shoes, people.hair]
     kinds = [(people.pattern, PATTERNS), (people.bottom, BOTTOMS), (people.carried, CARRIED), (people.style, STYLES)]
     answers = np.concatenate(colors + [kind[:, None] == names for kind, names in kinds], axis=1).astype(np.float32)

@@ -1,17 +1,17 @@
-"""The six places of the synthetic datasets, drawn wide enough to walk along."""
+"""The six scenes of the synthetic datasets, drawn wide enough for people to walk along."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-PLATE_WIDTH = 5.0  # of a scene, in image heights
-PLATE_MARGIN = 0.1  # of a scene above and below the image
+PLATE_WIDTH = 5.0  # width of a scene, in image heights
+PLATE_MARGIN = 0.1  # margin of a scene above and below the image
 
 
 class Plate:
     """A scene being drawn: boxes, waves and noise over a grid in image heights, 0 at the image's top."""
 
     def __init__(self, height: int, rng: np.random.Generator):
-        """A gray plate for images ``height`` pixels high."""
+        """Start with a gray plate for images ``height`` pixels high."""
         self.rng, self.height = rng, height
         rows, columns = round(height * (1 + 2 * PLATE_MARGIN)), round(height * PLATE_WIDTH)
         self.x = ((np.arange(columns) + 0.5) / height)[None]
@@ -19,17 +19,17 @@ class Plate:
         self.rgb = np.full((rows, columns, 3), 0.5)
 
     def fill(self, mask, color) -> None:
-        """Paint ``color`` where ``mask``, in [0, 1] and broadcast to the plate, lets it through."""
+        """Paint ``color`` through ``mask``, which is in [0, 1] and broadcast to the plate."""
         mask = np.broadcast_to(mask, self.rgb.shape[:2])[..., None]
         self.rgb += mask * (np.asarray(color) - self.rgb)
 
     def box(self, left, right, top, bottom):
-        """A soft-edged rectangle as a mask."""
+        """Return a soft-edged rectangle as a mask."""
         inside = [(self.x - left), (right - self.x), (self.y - top), (bottom - self.y)]
         return np.prod(np.broadcast_arrays(*[np.clip(0.5 + d * self.height, 0, 1) for d in inside]), axis=0)
 
     def lines(self, t, period, width):
-        """Soft lines ``width`` wide at every multiple of ``period`` of the coordinate ``t``."""
+        """Return soft lines ``width`` wide at every multiple of ``period`` of the coordinate ``t``, as a mask."""
         return np.clip(0.5 + (width / 2 - abs((t + period / 2) % period - period / 2)) * self.height, 0, 1)
 
     def noise(self, size, amount) -> None:
@@ -39,7 +39,7 @@ class Plate:
 
 
 def plaza(p: Plate) -> None:
-    """Pale slabs before the windows of an office block."""
+    """Draw pale slabs in front of the windows of an office block."""
     p.fill(1, [0.62, 0.60, 0.56])
     p.fill(p.lines(p.x, 0.26, 0.16) * p.lines(p.y - 0.02, 0.24, 0.15) * (p.y < 0.42), [0.36, 0.43, 0.50])
     floor = p.y > 0.5
@@ -49,7 +49,7 @@ def plaza(p: Plate) -> None:
 
 
 def park(p: Plate) -> None:
-    """A path through grass, with trunks and a hedge."""
+    """Draw a path through grass, with trunks and a hedge."""
     p.fill(1, [0.60, 0.70, 0.78])
     edge = 0.16 + 0.05 * np.sin(5 * p.x) + 0.04 * np.sin(13 * p.x + 1)
     p.fill(np.clip((p.y - edge) * 12, 0, 1), [0.16, 0.27, 0.13])
@@ -62,7 +62,7 @@ def park(p: Plate) -> None:
 
 
 def brick(p: Plate) -> None:
-    """A brick wall and a narrow pavement."""
+    """Draw a brick wall and a narrow pavement."""
     p.fill(1, [0.56, 0.31, 0.24])
     row = np.floor(p.y / 0.05)
     p.rgb += 0.05 * np.sin(37 * row + 23 * np.floor(p.x / 0.11 + row / 2))[..., None]
@@ -77,7 +77,7 @@ def brick(p: Plate) -> None:
 
 
 def shops(p: Plate) -> None:
-    """Lit windows under an awning, goods behind the glass."""
+    """Draw lit windows under an awning, with goods behind the glass."""
     p.fill(1, [0.80, 0.76, 0.68])
     for x in np.arange(0.1, PLATE_WIDTH, 0.85):
         p.fill(p.box(x, x + 0.7, 0.16, 0.68), [0.93, 0.86, 0.66])
@@ -93,7 +93,7 @@ def shops(p: Plate) -> None:
 
 
 def road(p: Plate) -> None:
-    """Parked cars and a zebra crossing, seen from above."""
+    """Draw parked cars and a zebra crossing, seen from above."""
     p.fill(1, [0.34, 0.35, 0.37])
     p.fill(p.y < 0.08, [0.55, 0.55, 0.53])
     for x in np.arange(0.2, PLATE_WIDTH, 1.15) + p.rng.uniform(-0.1, 0.1):
@@ -109,7 +109,7 @@ def road(p: Plate) -> None:
 
 
 def corridor(p: Plate) -> None:
-    """An indoor wall with doors and a notice board over a shiny floor."""
+    """Draw an indoor wall with doors and a notice board over a shiny floor."""
     p.fill(1, [0.78, 0.79, 0.74])
     p.fill(p.y < -0.02, [0.95, 0.95, 0.92])
     for x in np.arange(0.25, PLATE_WIDTH, 1.25):

@@ -89,7 +89,7 @@ class Algorithm:
 
     @keeping_freed_memory()
     def follow(self) -> RunRecord:
-        """Train with the first process of a team until it sends the record; for the other processes."""
+        """Train with the first process of a team until it sends the record (the other processes' part)."""
         while not isinstance(news := self.team.tell(), RunRecord):
             stage, self.labels, start = news
             self.table_start = None if start is None else start.to(self.device)

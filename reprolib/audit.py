@@ -36,7 +36,7 @@ DIFFERENCES = (
     Difference(
         "regularizer",
         "λ = 0.1 (text: 0.5)",
-        "none (computed in vain)",
+        "none (computed, not used)",
         ("criterion.regularizer", "criterion.regularizer_weight"),
     ),
     Difference("distance", "Euclidean", "squared", ("criterion.distance",)),

@@ -114,7 +114,7 @@ def wanted(notebooks: list[Path], values: dict[str, str]) -> list[Job]:
 
 
 def require_known(values: dict[str, str], notebooks: list[Path] | None = None) -> None:
-    """Raise ValueError for a parameter that none of the notebooks has."""
+    """Raise ValueError for a parameter that none of the notebooks, by default all, has."""
     known = set().union(*map(parameters, notebooks or select([])))
     if values.keys() - known:
         raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; use {', '.join(sorted(known))}")

@@ -83,7 +83,7 @@ def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1"
 def rises(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1") -> Margins:
     """Points gained from the first stage to the kept stage, minus those gained by training without merging.
 
-    The kept stage is the best of many on the test set, so that any method shows some gain.
+    The kept stage is the best of many on the test set, so any method shows some gain.
     """
 
     def gain(record: RunRecord) -> float:

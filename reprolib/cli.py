@@ -177,7 +177,7 @@ def run(
         bool,
         typer.Option(
             "--compiled",
-            help="Train the backbone with torch.compile; on a GPU this takes about a minute first and is faster then.",
+            help="Train the backbone with torch.compile: on a GPU a minute of compiling, then faster training.",
         ),
     ] = False,
     fresh: Annotated[
@@ -338,7 +338,7 @@ def reproduce(
     if few and any("identities" in batch.parameters(notebook) for notebook in chosen):
         typer.echo(
             f"\nA quick check, trained on {identities} of the 45 embedded people ({seeds} seed(s), few λ). "
-            "It shows that everything\nworks, not which claims hold: the column 'stored records' has the "
+            "It checks that everything\nworks, not which claims hold: the column 'stored records' has the "
             "repository's own verdicts.\n"
         )
     if len(concluded):

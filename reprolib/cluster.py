@@ -102,7 +102,7 @@ def _connected(address: str | None) -> Iterator:
         yield ray
         return
     options = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:  # start an own cluster: Ray itself would look for an existing one
+    if address is None:  # start one of our own: with None Ray would look for an existing cluster
         own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE}
         options |= {"address": "local", **own}
     else:

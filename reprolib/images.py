@@ -213,7 +213,7 @@ def _sample(start: Tensor, length: Tensor, count: int, extent: int, flip: Tensor
     """Return the two source pixels (B, count) of each target pixel along one axis, and the weight of the second one.
 
     ``count`` is the number of target pixels and ``extent`` that of source pixels: due to rounding, a scaled box may end
-    slightly behind the last source pixel.
+    slightly beyond the last source pixel.
     """
     target = torch.arange(count, device=start.device) + 0.5
     position = target * (length / count)[:, None] - 0.5

@@ -61,7 +61,7 @@ class LookupTable:
     ):
         """Start from zeros; ``normalize`` scales updated rows to unit length (released code; not in BUC's paper)."""
         if num_clusters < 1 or dim < 1:
-            raise ValueError(f"a table needs a row and a column at least, not {num_clusters} rows and {dim} columns")
+            raise ValueError(f"a table needs a row and a column or more, not {num_clusters} rows and {dim} columns")
         self.weight = torch.zeros(num_clusters, dim, device=device)
         self.normalize = normalize
 
@@ -105,8 +105,8 @@ def _mean(total: Tensor, normalize: bool) -> Tensor:
 def _update_at_once(weight: Tensor, samples: Tensor, labels: Tensor) -> None:
     """Do :meth:`LookupTable.update` without reading the labels: all shapes are those of the batch.
 
-    A row shared by k samples of the batch keeps 1 / 2^k of its old value; the last of these samples contributes half of
-    the sum, the one before it a quarter. All k samples compute, and write, the same row.
+    A row shared by k samples of the batch keeps 1 / 2^k of its old value; the last of these samples enters with
+    weight 1/2, the one before it with 1/4. All k samples compute, and write, the same row.
     """
     same = labels[:, None] == labels  # (B, B)
     halvings = same.triu().sum(1)  # per sample: one, plus one for every later sample with its label

@@ -1,4 +1,4 @@
-"""Style of the HTML pages: self-contained files that need no network, dark and light, also for phones."""
+"""Style of the HTML pages, which need no network: dark and light, also for phones."""
 
 from html import escape
 from pathlib import Path

@@ -66,7 +66,7 @@ def run(
 
     Raises:
         ValueError: invalid settings, unreadable data, a folder that is not writable, or saved state that was made
-            with other settings, code or data; the message gives the remedy.
+            by other code, versions or data, or on another kind of device; the message gives the remedy.
         Busy: another process is working on the run, and ``wait`` is False.
     """
     network = {"device": device, "precision": precision, "compiled": compiled, "backbone": backbone, "weights": weights}

@@ -96,7 +96,7 @@ def make_plan(
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{recipe!r} is not a Recipe; pass reprolib.BUC or another Recipe")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < MOST_SEEDS:
-        raise ValueError(f"seed={seed!r} must be an integer from 0, below {MOST_SEEDS:,}")
+        raise ValueError(f"seed={seed!r} must be an integer of at least 0 and below {MOST_SEEDS:,}")
     for name, number in (("identities", identities), ("samples", samples)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
             raise ValueError(f"{name}={number!r} must be an integer, or None for all")
@@ -141,9 +141,9 @@ def make_plan(
         "image_size": list(image_size),
         "seed": int(seed),
     }
-    settings |= {"images": split.images} if split.images else {}  # unsaid: as published
-    settings |= {"samples": samples} if samples is not None else {}  # unsaid: all
-    settings |= {"precision": precision} if precision != "float32" else {}  # unsaid: float32
+    settings |= {"images": split.images} if split.images else {}  # missing: as published
+    settings |= {"samples": samples} if samples is not None else {}  # missing: all
+    settings |= {"precision": precision} if precision != "float32" else {}  # missing: float32
     return Plan(recipe, split, settings, weights, device, compiled)
 
 

@@ -115,7 +115,7 @@ def _silhouettes(points: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _dispersions_ratio(points: Tensor, centers: Tensor, to_center: Tensor, sizes: Tensor) -> Tensor:
-    """Dispersion between clusters over dispersion within, each by its degrees of freedom; 1 if none is within."""
+    """Dispersion between clusters over dispersion within, each by its degrees of freedom; 1 if there is none within."""
     between = (sizes * (centers - points.mean(0)).square().sum(1)).sum()
     within = to_center.square().sum()
     ratio = between * (len(points) - len(sizes)) / (within * (len(sizes) - 1))

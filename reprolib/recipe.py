@@ -30,18 +30,14 @@ LINKAGES = ("minimum", "maximum", "centroid", "average")
 class Criterion:
     """Dissimilarity of two clusters, ``linkage + regularizer_weight * regularizer``, and how pairs are ranked by it."""
 
-    linkage: str | Callable = (
-        "minimum"  # one of LINKAGES (BUC Eq. 4 and text; DBC Eq. 4), or a function with that signature
-    )
+    linkage: str | Callable = "minimum"  # one of LINKAGES (BUC Eq. 4 and text; DBC Eq. 4), or a function like those
     regularizer: Literal["none", "size", "dispersion"] = "none"  # BUC Eq. (5); DBC Eq. (5)
     regularizer_weight: float = 0.0  # λ of BUC Eq. (6) and DBC Eq. (5)
     distance: Literal["euclidean", "squared"] = "euclidean"  # both released programs square it
     ranking: Literal["once", "each_merge"] = "once"  # pairs ranked once a stage, or again after each merge
     absorbed: Literal["follow", "skip"] = "follow"  # ranked once: a pair with a cluster absorbed in this stage
     dispersion: Literal["sum", "mean"] = "sum"  # Σ over ordered pairs / n (DBC Eq. 3), or / n² (released)
-    dispersion_update: Literal["eq7", "exact"] = (
-        "eq7"  # each_merge: DBC Eq. (7), or the value that the definition gives
-    )
+    dispersion_update: Literal["eq7", "exact"] = "eq7"  # each_merge: by DBC Eq. (7), or by the definition
 
     def __post_init__(self):
         """Check every field."""
@@ -76,9 +72,7 @@ class Recipe:
 
     name: str
     criterion: Criterion | None  # None: no merging, every image remains its own class
-    start: Literal["singletons", "identities"] = (
-        "singletons"  # identities: the supervised upper bound, not a method of the papers
-    )
+    start: Literal["singletons", "identities"] = "singletons"  # identities: the supervised bound, not in the papers
     merge_percent: float = 0.05  # mp; m = int(N * mp) merges a stage
     stage_rule: Literal["paper", "released", "first"] = "paper"  # while C > m (Alg. 1); int(1 / mp) - 1; a single one
     temperature: float = 0.1  # τ of BUC Eq. (2)

@@ -17,7 +17,7 @@ import torch
 from reprolib import paths
 from reprolib.files import replacing
 
-DAMAGED = "use another file, or delete this damaged one and run again"
+DAMAGED = "use another file; or, if this was one, delete it and run again"
 FORMAT = 1  # increased when the fields of a record change their meaning
 
 

@@ -30,7 +30,7 @@ class Team:
         return rows.chunk(self.size)[self.rank]
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Gather the rows of all processes in order, (n, d) -> (size * n, d); the gradient flows only to own rows."""
+        """Gather the rows of all processes in order, (n, d) -> (size * n, d); own rows get the gradient."""
         if self.size == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.size)]

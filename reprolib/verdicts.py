@@ -100,7 +100,7 @@ def conclusions(folder: Path) -> list[dict]:
 
 
 def scorecard(folder: Path, *, since: float = 0.0) -> pd.DataFrame:
-    """Tabulate the verdicts that the notebooks stored in ``folder``, with datasets, seeds, and whether they are ours.
+    """Tabulate the verdicts in ``folder``: one row per claim of the papers or question of our own.
 
     ``since``: verdicts older than this time, in seconds since the epoch, are left out.
     """

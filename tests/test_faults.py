@@ -304,12 +304,12 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     (
         "one camera only",
         lambda f, p: run(load(market(f, gallery="0001_c1s1_000301_00.jpg"))),
-        r"no query image has a match from another camera \(the cameras are \[0\]\); add",
+        r"no query image has a match from another camera \(all cameras there: \[0\]\); add",
     ),
     (
         "a validation set of one camera",
         lambda f, p: run(of_split(validation=held_out(camids=0))),
-        r"no validation image has a match from another camera \(the cameras are \[0\]\); add",
+        r"no validation image has a match from another camera \(all cameras there: \[0\]\); add",
     ),
     (
         "a validation set of training identities",

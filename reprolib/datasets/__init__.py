@@ -109,7 +109,7 @@ def _load(name: str, root: str | Path | None) -> Split:
 
 
 def check(name: str, root: str | Path | None = None, *, deep: bool = False) -> Report:
-    """Check which parts of a dataset exist, what is missing or does not belong, and where to get it.
+    """Report which parts of a dataset exist, what is missing or does not belong, and where to get it.
 
     With ``deep`` every image is decoded.
 

@@ -86,14 +86,16 @@ def unusable(split: Split) -> list[str]:
         if not _any_match(query, gallery):
             cameras = np.unique(gallery.camids).tolist()
             problems.append(
-                f"no {name} image has a match from another camera (the cameras are {cameras}); add other cameras"
+                f"no {name} image has a match from another camera (all cameras there: {cameras}); "
+                "add images from other cameras"
             )
         shared = np.intersect1d(split.train_pids, np.concatenate([query.pids, gallery.pids]))
         shared = shared[shared >= 0]  # negative: junk, or training images of unknown identity
         if len(shared) and split.name != "cifar10":  # its pids are classes
             where = "test" if name == "query" else name
             problems.append(
-                f"{len(shared)} identities are in training and in {where}, first {shared[0]}; remove them from one"
+                f"{len(shared)} identities are in training and in {where}, first {shared[0]}; "
+                "remove them from one of the two"
             )
     return problems
 

@@ -1,8 +1,8 @@
 """The embedded datasets: drawn people in front of six cameras, split by the protocols of Market-1501 and MARS.
 
 No files are read and no real people are shown. A person walks past a camera and is filmed: each pass is an image of
-"synthetic" or a tracklet of "synthetic-video". The cameras change color, view and sharpness, and several people share
-most garments, so that color alone does not distinguish them.
+"synthetic" or a tracklet of "synthetic-video". The cameras change color, view and sharpness, and most garments are worn
+by several people, so that color alone does not distinguish them.
 """
 
 from dataclasses import replace

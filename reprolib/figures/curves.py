@@ -221,7 +221,7 @@ def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
 
 
 def _line(ax, data: pd.DataFrame, y: str, **style) -> None:
-    """Plot the mean over seeds against the stage, and a band from the lowest to the highest seed."""
+    """Plot the mean over seeds against the stage, and a band from the lowest to the highest value of any seed."""
     span = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "lw": 0}}
     sns.lineplot(data, x="stage", y=y, ax=ax, legend=False, **span, **style)
 

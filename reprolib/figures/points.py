@@ -49,7 +49,7 @@ def plane(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> No
 
 
 def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np.ndarray, name: str) -> None:
-    """Plot a t-SNE map (N, 2) by identity, with the points of a right and a wrong cluster ringed (BUC Fig. 4).
+    """Plot a t-SNE map (N, 2) colored by identity, the points of a right and a wrong cluster ringed (BUC Fig. 4).
 
     The images of these two clusters, :func:`example_clusters`, are shown beside the map. Their points are ringed one by
     one, because a circle around them would contain other points.

@@ -87,7 +87,7 @@ def _execution(papermill: dict | None) -> str:
     given = ", ".join(f"{name} = {value}" for name, value in papermill["parameters"].items())
     whole = papermill.get("end_time") and not papermill.get("exception")
     return (
-        f"Executed {papermill['start_time'][:10]} with {given or 'its own parameters'}"
+        f"Executed {papermill['start_time'][:10]} with {given or 'its default parameters'}"
         f"{'' if whole else '; it did not run to its end'}."
     )
 

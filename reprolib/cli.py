@@ -318,7 +318,6 @@ def reproduce(
                 values[name] = json.dumps(str(value)) if isinstance(value, str | Path) else str(value)
         values |= _assigned(set_)
         chosen = batch.select(notebooks or [])
-        batch.require_known(values)
         batch.require_known(_assigned(set_), chosen)  # a parameter of other notebooks would have no effect
         if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
             unmade = {"weights": "none"} if weights in (None, "catalogue") else {}  # no pretraining only for a check

@@ -75,9 +75,12 @@ def test_a_failed_notebook_is_told_by_its_last_error():
 
 
 def test_a_notebook_that_dies_without_a_word_has_failed(shelf, monkeypatch):
-    monkeypatch.setattr(batch.sys, "executable", "false")
+    killed = shelf / "killed"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(batch.sys, "executable", str(killed))
     failures = batch.reproduce(batch.select(["01"]), {}, results=shelf / "results")
-    assert list(failures.values()) == ["ended with status 1"]
+    assert list(failures.values()) == ["ended with status -9"]
 
 
 def test_run_trains_and_ends_with_the_kept_stage(results_folder, tiny_network, tiny_split, monkeypatch):

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from reprolib.assessment import select_stage
-from reprolib.claims import by_seed, column, columns
+from reprolib.columns import by_seed, column, columns
 from reprolib.recipe import BUC, DBC, DBC_ONE_LAYER, DBC_RELEASED, DBC_UNREGULARIZED, OIM, Recipe
 from reprolib.record import RunRecord
 

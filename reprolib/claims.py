@@ -1,15 +1,15 @@
 """Claims: sentences of the papers, and the margins by which they hold in the records of one column."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import mean, stdev
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from reprolib.recipe import Criterion, Recipe
-from reprolib.record import RecordError, RunRecord
-from reprolib.timings import Benchmark
+from reprolib.columns import by_seed
+from reprolib.recipe import Recipe
+from reprolib.record import RunRecord
 
 Margins = Callable[[list], list[float]]  # computed from the records, or benchmarks, of one column
 
@@ -30,10 +30,14 @@ def higher(better: Recipe, worse: Recipe, metric: str = "rank-1", *, by: float =
 
 
 def highest(best: Recipe, others: Sequence[Recipe], metric: str = "rank-1") -> Margins:
-    """Points by which one recipe's kept stage exceeds the best of the others, for the seeds that all have."""
+    """Points by which one recipe's kept stage exceeds the best of the others, for the seeds that all have.
+
+    Recipes without any run in the column do not count among the others.
+    """
 
     def margins(records: list[RunRecord]) -> list[float]:
         own, *rest = (by_seed(records, recipe) for recipe in (best, *others))
+        rest = [found for found in rest if found]
         shared = sorted(set(own).intersection(*rest)) if rest else []  # no others, nothing to exceed
         return [100 * (own[s].best[metric] - max(r[s].best[metric] for r in rest)) for s in shared]
 
@@ -106,6 +110,63 @@ def declines(recipe: Recipe, metric: str = "rank-1", *, last: int = 3) -> Margin
     return lambda records: [fall(record) for _, record in sorted(by_seed(records, recipe).items())]
 
 
+def begins_higher(recipe: Recipe, metric: str = "rank-1") -> Margins:
+    """Points by which the first stage, in which every image is a class, is above the network before training."""
+
+    def gain(record: RunRecord) -> float:
+        return 100 * (record.curve(metric)[0] - record.untrained[metric])
+
+    return lambda records: [gain(record) for _, record in sorted(by_seed(records, recipe).items())]
+
+
+# What is good in the clusters of a stage, higher is better: percent of the images, or the index itself.
+GOOD_IN_CLUSTERS: dict[str, Callable[[dict], float | None]] = {
+    "few singletons": lambda stage: -100 * stage["quality"]["num_singletons"] / images_in(stage),
+    "no large cluster": lambda stage: -100 * stage["quality"]["largest_cluster"] / images_in(stage),
+    "purity": lambda stage: 100 * stage["quality"]["purity"],
+    "high silhouette": lambda stage: stage.get("validity", {}).get("silhouette"),
+    "low Davies-Bouldin index": lambda stage: -stage["validity"]["davies_bouldin"] if stage.get("validity") else None,
+}
+
+
+def better_clusters(better: Recipe, worse: Recipe, measure: str) -> Margins:
+    """Difference in one of ``GOOD_IN_CLUSTERS``, the mean over the stages after a merge; both have as many clusters.
+
+    Only for seeds in which both records have the measure: the earliest have no silhouette and no Davies-Bouldin index.
+    """
+    good = GOOD_IN_CLUSTERS[measure]
+
+    def margin(a: RunRecord, b: RunRecord) -> float | None:
+        pairs = [(good(one), good(other)) for one, other in zip(a.stages[1:], b.stages[1:], strict=False)]
+        differences = [one - other for one, other in pairs if one is not None and other is not None]
+        return mean(differences) if differences else None
+
+    return _in_pairs(better, worse, margin)
+
+
+def images_in(stage: dict) -> int:
+    """Return the number of training samples of a stage of a record."""
+    return sum(size * count for size, count in stage["quality"]["size_histogram"])
+
+
+def declines_below(people: Callable[[RunRecord], int], recipe: Recipe, metric: str = "rank-1") -> Margins:
+    """Number of people minus that of clusters in the stage after the best, for runs that decline in the last stages.
+
+    Positive: the decline begins only when there are fewer clusters than people.
+    """
+
+    def margin(record: RunRecord) -> float:
+        return people(record) - record.stages[record.selected + 1]["num_clusters"]
+
+    falls = declines(recipe, metric)
+
+    def margins(records: list[RunRecord]) -> list[float]:
+        own = [record for _, record in sorted(by_seed(records, recipe).items())]
+        return [margin(record) for record in own if falls([record])[0] > 0]
+
+    return margins
+
+
 def steadier(steady: Recipe, other: Recipe, metric: str = "rank-1", *, after: int = 3) -> Margins:
     """Points by which one recipe falls less below its best than another, mean of ``after`` later stages (DBC Fig. 5).
 
@@ -145,70 +206,3 @@ def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord
         return [m for m in found if m is not None]
 
     return margins
-
-
-def is_of(record: RunRecord, recipe: Recipe) -> bool:
-    """Whether a record has a recipe's settings; a setting newer than the record has its default, as in that run."""
-    then = {f.name: f.default for f in fields(Recipe)} | record.settings["recipe"]
-    if then["criterion"]:
-        then["criterion"] = {f.name: f.default for f in fields(Criterion)} | then["criterion"]
-    return then == recipe.settings()
-
-
-def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:
-    """Return a recipe's records in one column, by seed.
-
-    Raises:
-        RecordError: two records with the same seed.
-    """
-    found: dict[int, RunRecord] = {}
-    for record in (r for r in records if is_of(r, recipe)):
-        other = found.setdefault(record.settings["seed"], record)
-        if other is not record:
-            both = f"{other.name} and {record.name} are both runs of {recipe.name} with the same seed"
-            raise RecordError(f"{both} in the same column; move one of them out of results/runs")
-    return found
-
-
-def column(record: RunRecord | Benchmark) -> str:
-    """Return the column of a record (dataset, network, image size, precision) or of a benchmark (machine).
-
-    Numbers of different columns are never mixed.
-    """
-    if isinstance(record, Benchmark):
-        return record.column
-    s = record.settings
-    subset = f", {s['identities']} identities" if s["identities"] else ""
-    subset += f", {s['samples']:,} samples" if s.get("samples") else ""
-    subset += f", {s['images']}" if s.get("images") else ""
-    height, width = s["image_size"]
-    precision = f" {s['precision']}" if "precision" in s else ""  # missing: float32
-    return f"{s['dataset']}{subset} · {s['backbone']} {pretrained(s['weights'])} {height}×{width}{precision}"
-
-
-def pretrained(weights: str) -> str:
-    """Return a column's name for the initial weights; ``weights`` begins with the name of the file."""
-    name = weights.partition(" ")[0]
-    return {"none": "from scratch"}.get(name, "ImageNet" if "imagenet" in name.lower() else name)
-
-
-def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
-    """Group records by column, in the given order.
-
-    If the networks of a column started from different weight files, there is one column per file. This happens when
-    different kinds of machines pretrained on the catalogue.
-    """
-    begun: dict[str, set[str]] = {}
-    for record in records:
-        begun.setdefault(column(record), set()).add(_weights(record))
-    found: dict[str, list] = {}
-    for record in records:
-        name = column(record)
-        name += f", weights {_weights(record)[:8]}" if len(begun[name]) > 1 else ""
-        found.setdefault(name, []).append(record)
-    return found
-
-
-def _weights(record: RunRecord | Benchmark) -> str:
-    """Return the digest of the initial weights of a run, or their name."""
-    return "" if isinstance(record, Benchmark) else record.settings["weights"].split()[-1]

@@ -119,10 +119,8 @@ def require_linkage(linkage: Callable, features: Tensor) -> None:
     name = linkage.__name__
     form = f"{name}(a, b, distance): features (K, n_a, d) and (K, n_b, d) of K pairs of clusters -> a tensor (K,)"
     rows = torch.eye(4, features.shape[1], dtype=features.dtype, device=features.device).expand(3, -1, -1)
-    for a, b in (
-        (rows[:, :2], rows[:, 1:]),
-        (rows[:, :1], rows[:, 1:2]),
-    ):  # in the first stage every cluster is one image
+    # Two images with three, and one with one: in the first stage every cluster is one image.
+    for a, b in ((rows[:, :2], rows[:, 1:]), (rows[:, :1], rows[:, 1:2])):
         try:
             found = linkage(a, b, "euclidean")
         except Exception as error:  # of any kind: the function is the user's

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from reprolib import paths
@@ -49,10 +50,11 @@ def extract(
     frames = frames.to(images.pixels.device)
     pooled, first, size = None, 0, batch_size or (64 if device.type == "cpu" else 256)
     while first < len(frames):
-        part = slice(first, first + size)
+        chosen = frames[first : first + size]
+        filling = size - len(chosen) if device.type == "cuda" else 0  # for a new shape cuDNN would choose again
         try:
             with computing_in(precision, device), autocast(precision, device):
-                vectors = pool(resize(images.take(frames[part], device), image_size))
+                vectors = pool(resize(images.take(pad(chosen, (0, filling)), device), image_size))
         except torch.OutOfMemoryError as error:
             if size == 1:
                 raise ValueError(
@@ -63,7 +65,7 @@ def extract(
             continue
         if pooled is None:
             pooled = torch.zeros(len(lengths), vectors.shape[1], device=device)
-        pooled.index_add_(0, owner[part], vectors)
+        pooled.index_add_(0, owner[first : first + size], vectors[: len(chosen)])
         first += size
     pooled /= torch.from_numpy(lengths).to(device)[:, None]
     output = model.embed(pooled)

@@ -1,9 +1,8 @@
 """Images: frames are decoded once to uint8, then cropped, resized, flipped and normalized in batches on the device."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,16 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from reprolib.colors import jitter
+from reprolib.decoding import ImageError, opened
 from reprolib.devices import cores
 from reprolib.files import locked, replacing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SMALLEST = 8  # the least height and width in pixels of an image file: a smaller image cannot show a person
-
-
-class ImageError(ValueError):
-    """A file is not a readable image; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +75,8 @@ def load_images(
             _fill(cache, sizes_file, frames, image_size)
     try:
         sizes = np.load(sizes_file)
-        pixels = np.load(
-            cache, mmap_mode="c"
-        )  # copy on write: torch needs writable memory, and the file stays unchanged
+        # Copy on write: torch needs writable memory, and the file stays unchanged.
+        pixels = np.load(cache, mmap_mode="c")
         if len(pixels) != len(frames) or len(sizes) != len(frames):
             raise ValueError(f"holds {len(pixels)} images, expected {len(frames)}")
         if pixels.dtype != np.uint8 or pixels.shape[3:] != (3,) or not _fits(pixels.shape[1:3], image_size):
@@ -103,8 +97,8 @@ def _fill(cache: Path, sizes_file: Path, frames: Sequence[Path] | np.ndarray, im
         return
     with replacing(cache) as file:
         _, sizes = _decode(frames, image_size, file)
-        with replacing(sizes_file) as partial, partial.open("wb") as opened:
-            np.save(opened, sizes)
+        with replacing(sizes_file) as partial, partial.open("wb") as written:
+            np.save(written, sizes)
 
 
 def _decode(
@@ -118,7 +112,7 @@ def _decode(
         pixels = _allocate((len(frames), *size, 3), file)
 
         def decode(i: int) -> None:
-            with _opened(frames[i]) as image:
+            with opened(frames[i]) as image:
                 rgb = image.convert("RGB")
                 pixels[i] = rgb if rgb.size == size[::-1] else rgb.resize(size[::-1], Image.Resampling.BILINEAR)
 
@@ -131,30 +125,14 @@ def _allocate(shape: tuple[int, ...], file: Path | None) -> np.ndarray:
     if file is None:
         return np.empty(shape, np.uint8)
     pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(
-        os, "posix_fallocate"
-    ):  # a full disk raises an error here; later, writing to the map would kill the process
-        with file.open("rb+") as opened:
-            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    if hasattr(os, "posix_fallocate"):  # on a full disk this is an error; writing to the map would kill the process
+        with file.open("rb+") as written:
+            os.posix_fallocate(written.fileno(), 0, file.stat().st_size)
     return pixels
 
 
-@contextmanager
-def _opened(frame: Path | np.ndarray) -> Iterator[Image.Image]:
-    """Open a frame; any problem with the file becomes an ImageError."""
-    try:
-        with Image.fromarray(frame) if isinstance(frame, np.ndarray) else Image.open(frame) as image:
-            if not isinstance(frame, np.ndarray) and min(image.size) < SMALLEST:
-                raise ValueError(f"{image.width}x{image.height} pixels, the minimum is {SMALLEST}x{SMALLEST}")
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode} has more than 8 bits per channel; save it with 8 bits")
-            yield image
-    except Exception as error:  # the exception's type depends on the format
-        raise ImageError(f"{frame}: not a readable image ({error}); restore it, or leave it out") from error
-
-
 def _size(frame: Path | np.ndarray) -> tuple[int, int]:
-    with _opened(frame) as image:
+    with opened(frame) as image:
         return image.height, image.width
 
 

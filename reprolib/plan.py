@@ -13,9 +13,10 @@ import torch
 
 from reprolib import paths
 from reprolib.datasets import Split, fingerprint, identities_fingerprint, load_dataset, require_usable
+from reprolib.decoding import SMALLEST
 from reprolib.devices import choose_device, choose_precision
 from reprolib.files import locked
-from reprolib.images import SMALLEST, Images, load_images
+from reprolib.images import Images, load_images
 from reprolib.model import describe_weights, require_backbone, require_weights
 from reprolib.pretraining import catalogue_weights
 from reprolib.recipe import Recipe

@@ -66,8 +66,16 @@ class RunRecord:
         return self.selected
 
     def curve(self, metric: str) -> list[float]:
-        """Return one metric for every stage."""
-        return [stage["metrics"][metric] for stage in self.stages]
+        """Return one metric for every stage.
+
+        Raises:
+            RecordError: a metric that the stages do not have; without query and gallery they have none.
+        """
+        try:
+            return [stage["metrics"][metric] for stage in self.stages]
+        except KeyError as error:
+            has = ", ".join(self.stages[0]["metrics"]) or "none, because nothing was ranked"
+            raise RecordError(f"{self.name}: no metric {metric!r}; the stages have {has}") from error
 
     def pseudo_labels(self) -> np.ndarray:
         """Return the pseudo-labels that each stage trained on, (stages, N), in the order of the Split.

@@ -16,22 +16,22 @@ from reprolib import paths
 from reprolib.claims import (
     Claim,
     ahead_from,
+    begins_higher,
+    better_clusters,
     beyond_spread,
-    by_seed,
     close,
-    column,
-    columns,
     declines,
+    declines_below,
     earlier,
     gradual,
     higher,
     highest,
-    is_of,
-    pretrained,
+    images_in,
     rises,
     steadier,
     within_spread,
 )
+from reprolib.columns import by_seed, column, columns, is_of, pretrained
 from reprolib.datasets import DatasetError, load_dataset, summarize
 from reprolib.jobs import Job, train
 from reprolib.plan import NETWORKS, PAPERS_NETWORK, make_plan
@@ -45,6 +45,8 @@ __all__ = [
     "Claim",
     "ahead_from",
     "as_published",
+    "begins_higher",
+    "better_clusters",
     "beyond_spread",
     "close",
     "column",
@@ -54,6 +56,7 @@ __all__ = [
     "conclude",
     "dataset_counts",
     "declines",
+    "declines_below",
     "earlier",
     "gradual",
     "higher",
@@ -183,14 +186,19 @@ def load_beside_programs() -> list[Benchmark]:
 
 
 def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Make a table, a row per run and stage: column, recipe, seed, stage, num_clusters, metrics (%), quality, kept."""
+    """Make a table, a row per run and stage: column, recipe, seed, stage, num_clusters, metrics (%), quality, kept.
+
+    "singletons" and "largest cluster" are the percentages of the training samples in such clusters.
+    """
     rows = []
     for name, record in ((name, record) for name, members in columns(records).items() for record in members):
         for stage in record.stages:
             percent = {k: 100 * v for k, v in stage["metrics"].items() if k != "num_valid_queries"}
             head = {"column": name, "recipe": record.settings["recipe"]["name"]}
             head |= {"seed": record.settings["seed"], "stage": stage["stage"], "num_clusters": stage["num_clusters"]}
-            quality = {k: stage["quality"][k] for k in ("purity", "adjusted_rand_index")}
+            quality, one = {k: stage["quality"][k] for k in ("purity", "adjusted_rand_index")}, 100 / images_in(stage)
+            quality |= {"singletons": one * stage["quality"]["num_singletons"]}
+            quality |= {"largest cluster": one * stage["quality"]["largest_cluster"]}
             rows.append(head | percent | quality | {"kept": stage["stage"] == record.selected})
     return pd.DataFrame(rows)
 

@@ -37,6 +37,7 @@ RANKED_ON = ("query", "gallery", "validation")  # sets that do not affect it eit
 BESIDE_A_RUN = {
     "audit",
     "claims",
+    "columns",
     "verdicts",
     "jobs",
     "cluster",

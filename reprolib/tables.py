@@ -6,7 +6,7 @@ from statistics import mean, stdev
 import pandas as pd
 
 from reprolib import paths
-from reprolib.claims import by_seed, column, columns
+from reprolib.columns import by_seed, column, columns
 from reprolib.files import replacing, slug
 from reprolib.plan import PAPERS_NETWORK
 from reprolib.recipe import RECIPES, Recipe

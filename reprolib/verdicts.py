@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 import pandas as pd
 
 from reprolib import paths
-from reprolib.claims import Claim, columns
+from reprolib.claims import Claim
+from reprolib.columns import columns
 from reprolib.files import slug
 from reprolib.record import RecordError, RunRecord, require_source, write_json
 
@@ -60,17 +61,20 @@ def conclude(
     require_source(source)
     rows = []
     for name, values in margins.items():
+        values = [float(value) for value in values]  # numpy's numbers are not JSON
         if values:
             holds = sum(map(_holds, values))
             rows.append({"column": name, "verdict": judge(values), "margin": round(mean(values), 2)})
             rows[-1] |= {"unit": unit, "holds": holds, "seeds": len(values)}
+            rows[-1] |= {"deviation": round(stdev(values), 2)} if len(values) > 1 else {}
     found = {row["verdict"] for row in rows} or {"not attempted"}
     overall = found.pop() if len(found) == 1 else "partly"
     print(f"{overall.upper()}: {text}")
     for r in rows:
         seeds = f", holds in {r['holds']} of {r['seeds']} {over}" if r["seeds"] > 1 else f", one {over[:-1]}"
-        amount = f"{r['margin']:+.1f}" if unit == "points" else f"{r['margin']:+.2f}"
-        print(f"  {r['verdict']} on {r['column']}: {amount} {unit}{seeds}")
+        digits = 1 if unit == "points" else 2 if abs(r["margin"]) < 100 else 0
+        spread = f" ± {r['deviation']:.{digits}f}" if "deviation" in r else ""
+        print(f"  {r['verdict']} on {r['column']}: {r['margin']:+.{digits}f}{spread} {unit}{seeds}")
     if source == "stored" and overall != expected:
         raise ValueError(
             f"the stored records give {overall!r}, but the notebook says {expected!r}; check and correct its text"

@@ -11,10 +11,10 @@ from reprolib import paths
 from reprolib.state import BESIDE_A_RUN
 
 LAYERS = [  # a module imports from rows above its own, never from its own
-    {"paths", "recipe", "files", "devices", "colors", "pages", "capture", "team"},
+    {"paths", "recipe", "files", "devices", "decoding", "colors", "pages", "capture", "team"},
     {"criteria", "memory", "evaluation", "quality", "record"},
     {"datasets", "images", "model", "state", "timings"},
-    {"epochs"},
+    {"columns", "epochs"},
     {"assessment", "extraction", "merging", "pretraining", "training"},
     {"plan"},
     {"algorithm", "claims"},

@@ -593,15 +593,19 @@ def test_check_sets_counts_beside_the_published(tmp_path, monkeypatch):
     assert len(load_dataset("market1501", root=tmp_path).train) == 3  # as published: no warning
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text"])
-def test_deep_check_finds_images_that_do_not_decode(tmp_path, damage):
+@pytest.mark.parametrize("damage", ["truncated", "text", "16 bits", "too small"])
+def test_deep_check_finds_images_that_no_run_can_use(tmp_path, damage):
     folder = draw_dataset("market1501", tmp_path)
     file = folder / "query" / "0001_c1s1_001051_00.jpg"
-    file.write_bytes(file.read_bytes()[:-60] if damage == "truncated" else b"<html>not found</html>")
+    if damage in ("truncated", "text"):
+        file.write_bytes(file.read_bytes()[:-60] if damage == "truncated" else b"<html>not found</html>")
+    else:
+        image = np.full((64, 32), 1000, np.uint16) if damage == "16 bits" else np.zeros((4, 4), np.uint8)
+        Image.fromarray(image).save(file, format="PNG")
     assert check("market1501", tmp_path).problems == ()
     (problem,) = check("market1501", tmp_path, deep=True).problems
     assert problem.startswith(f"{file}: not a readable image")
-    assert "extract it from the dataset's archive again" in problem
+    assert "restore it, or leave it out" in problem
 
 
 def test_deep_check_of_arrays_has_no_file_to_open(tmp_path):

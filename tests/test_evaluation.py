@@ -261,10 +261,8 @@ def test_inputs_are_left_alone_and_may_be_tensors_arrays_or_lists(device):
     distmat, ids = rng.random((6, 20)), random_ids(rng, 6, 20)
     before = distmat.copy()
     expected = rank_from_distances(distmat, **ids)
-    tensors = {
-        name: torch.from_numpy(v).to(device).repeat_interleave(2)[::2] for name, v in ids.items()
-    }  # with strides
-    assert_same(rank_from_distances(torch.from_numpy(distmat).to(device), **tensors), expected)
+    with_strides = {name: torch.from_numpy(v).to(device).repeat_interleave(2)[::2] for name, v in ids.items()}
+    assert_same(rank_from_distances(torch.from_numpy(distmat).to(device), **with_strides), expected)
     assert_same(
         rank_from_distances(distmat, **{name: v.astype(np.int32).tolist() for name, v in ids.items()}), expected
     )

@@ -12,9 +12,9 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from reprolib import images as image_module
+from reprolib.decoding import ImageError
 from reprolib.files import FolderError
 from reprolib.images import (
-    ImageError,
     Images,
     crop_and_resize,
     load_images,

@@ -127,6 +127,8 @@ def test_photos_without_any_label_are_clustered_and_a_stage_is_kept(tiny_split):
     assert repr(record).endswith(f"3 stages, kept {record.kept})")
     assert record.kept == np.argmax([stage["validity"].get("silhouette", -1) for stage in record.stages])
     assert all(stage["quality"]["purity"] is None for stage in record.stages)
+    with pytest.raises(RecordError, match="no metric 'rank-1'; the stages have none, because nothing was ranked"):
+        record.curve("rank-1")
     labels = np.load(paths.LABELS / f"{record.name}.npz")["pseudo_labels"]
     assert [row.max() + 1 for row in labels] == [s["num_clusters"] for s in record.stages]
     assert figures(run(replace(BUC, selection="silhouette"), photos, fresh=True)) == figures(record)

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 import torchvision
 
-from reprolib import BUC, DBC, OIM, paths, results
+from reprolib import BUC, DBC, OIM, paths, results, verdicts
+from reprolib.claims import GOOD_IN_CLUSTERS
 from reprolib.datasets import DatasetError
 from reprolib.recipe import BUC_UNREGULARIZED
 from reprolib.record import RecordError, RunRecord, commit, load_record, versions, write_json
 from reprolib.tables import published
-from reprolib.verdicts import judge
+from reprolib.verdicts import conclude, judge
 
 METHODS = {"OIM": OIM, "BUC without regularizer": BUC_UNREGULARIZED, "BUC": BUC}
 
@@ -37,7 +38,13 @@ def record(recipe, rank_1, *, seed=0, dataset="synthetic", first=0.2, **settings
             "num_clusters": 10 - number,
             "losses": [1.0],
             "metrics": metrics | {"num_valid_queries": 5},
-            "quality": {"purity": 1.0, "adjusted_rand_index": 0.5},
+            "quality": {
+                "purity": 1.0,
+                "adjusted_rand_index": 0.5,
+                "num_singletons": 10 - 2 * number,
+                "largest_cluster": 1 + number,
+                "size_histogram": [[1, 10 - 2 * number], [2, number]],
+            },
             "seconds": {"train": 1.0},
         }
 
@@ -158,6 +165,68 @@ def test_a_curve_is_steadier_that_falls_less_after_its_best_where_both_go_on_for
         run.stages, run.selected = [{"metrics": {"rank-1": value}} for value in curve], curve.index(0.5)
         records.append(run)
     assert results.steadier(DBC, BUC)(records) == pytest.approx([20 - 10])
+
+
+def with_clusters(run, singletons, silhouette=None):
+    """The run with so many of 10 images alone in its second stage."""
+    last = run.stages[-1]
+    last["quality"] |= {"num_singletons": singletons, "largest_cluster": 10 - singletons}
+    last["validity"] = {} if silhouette is None else {"silhouette": silhouette, "davies_bouldin": 2 * silhouette}
+    return run
+
+
+def test_clusters_are_compared_in_the_stages_after_a_merge_where_both_runs_have_the_measure():
+    records = [
+        with_clusters(record(DBC, 0.5), 2, 0.3),
+        with_clusters(record(BUC, 0.5), 5, 0.1),
+        with_clusters(record(DBC, 0.5, seed=1), 4),
+        with_clusters(record(BUC, 0.5, seed=1), 3, 0.2),
+    ]
+    margins = {measure: results.better_clusters(DBC, BUC, measure)(records) for measure in GOOD_IN_CLUSTERS}
+    assert margins["few singletons"] == pytest.approx([30, -10])
+    assert margins["no large cluster"] == pytest.approx([-30, 10])
+    assert margins["purity"] == [0, 0]
+    assert margins["high silhouette"] == pytest.approx([0.2])
+    assert margins["low Davies-Bouldin index"] == pytest.approx([-0.4])
+
+
+def test_a_first_stage_is_compared_with_the_network_before_training():
+    assert results.begins_higher(BUC)([record(BUC, 0.5, first=0.3), record(OIM, 0.5)]) == pytest.approx([20])
+
+
+def test_a_decline_is_by_too_few_clusters_only_where_it_begins_below_the_number_of_people():
+    def run(seed, *curve):
+        made = record(BUC, 0.0, seed=seed)
+        made.stages = [
+            made.stages[0] | {"stage": k, "num_clusters": 10 - k, "metrics": {"rank-1": rank_1}}
+            for k, rank_1 in enumerate(curve)
+        ]
+        made.selected = int(np.argmax(curve))
+        return made
+
+    early, late, none = run(0, 0.2, 0.6, 0.4, 0.3), run(1, 0.4, 0.5, 0.6, 0.1), run(2, 0.2, 0.3, 0.4, 0.5)
+    margins = results.declines_below(lambda record: 8, BUC)
+    assert margins([early, late, none]) == [8 - 8, 8 - 7]
+
+
+def test_of_several_others_those_never_run_do_not_count():
+    records = [record(BUC, 0.5), record(OIM, 0.3)]
+    assert results.highest(BUC, [OIM, BUC_UNREGULARIZED])(records) == pytest.approx([20])
+    assert results.highest(BUC, [BUC_UNREGULARIZED])(records) == []
+
+
+@pytest.mark.parametrize(("seeds", "share"), [((3,), (12, 29, 58)), ((3, 2), (3, 68, 29))])
+def test_the_scorecard_says_what_chance_alone_would_give(monkeypatch, capsys, seeds, share):
+    monkeypatch.setattr(verdicts, "write_json", lambda *_: None)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(2000):
+        columns = {str(k): rng.normal(size=count).tolist() for k, count in enumerate(seeds)}
+        conclude("a claim", columns, exhibit="none", expected="", source="run")
+        found.append(capsys.readouterr().out.partition(":")[0])
+    for word, percent in zip(("REPRODUCED", "PARTLY", "NOT REPRODUCED"), share, strict=True):
+        assert 100 * found.count(word) / len(found) == pytest.approx(percent, abs=3)
+        page = (paths.NOTEBOOKS / "99_scorecard.ipynb").read_text(encoding="utf-8")
+        assert f"{percent}%" in page
 
 
 def test_a_rise_is_gradual_only_beyond_that_of_training_without_a_merge():

@@ -5,13 +5,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
 from reprolib.datasets.archives import DatasetError
 from reprolib.datasets.folders import printable
 from reprolib.datasets.published import Counts, Source
 from reprolib.datasets.split import LabelledTracklets, Split
+from reprolib.decoding import ImageError, opened
 
 SHOWN = 20  # number of problems that are listed; the others are only counted
 
@@ -119,8 +119,8 @@ def unreadable_images(split: Split) -> list[str]:
 
 def _failure(file: Path) -> str | None:
     try:
-        with Image.open(file) as image:
+        with opened(file) as image:
             image.load()  # verify() would skip the pixels of a JPEG
-    except Exception as error:  # the exception's type depends on the format
-        return f"{file}: not a readable image ({error}); extract it from the dataset's archive again"
+    except ImageError as error:
+        return str(error)
     return None

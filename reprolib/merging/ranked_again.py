@@ -69,9 +69,8 @@ class _Matrix:
         points = clusters.points("ieee" if bounds else None)
         self.left = len(points) ** 2 / 2  # remaining budget for scoring single pairs, in entries of a float64 product
         self.floor = 1 - 2**-19 if bounds else 1  # this factor outweighs rounding up in a few float32 operations
-        floor = (
-            self.floor - 2 * max(self.sizes) * 2**-23 if clusters.root_first else self.floor
-        )  # and in the sums of roots
+        # Sums of roots are rounded more often.
+        floor = self.floor - 2 * max(self.sizes) * 2**-23 if clusters.root_first else self.floor
         for first, start, block in clusters.linkage_blocks(points):  # infinite below the diagonal
             last, end = first + len(block), start + block.shape[1]
             if bounds:

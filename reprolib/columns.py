@@ -1,0 +1,75 @@
+"""Columns: the records that may be compared with each other, namely those of one dataset, network and precision."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+from reprolib.recipe import Criterion, Recipe
+from reprolib.record import RecordError, RunRecord
+from reprolib.timings import Benchmark
+
+
+def is_of(record: RunRecord, recipe: Recipe) -> bool:
+    """Whether a record has a recipe's settings; a setting newer than the record has its default, as in that run."""
+    then = {f.name: f.default for f in fields(Recipe)} | record.settings["recipe"]
+    if then["criterion"]:
+        then["criterion"] = {f.name: f.default for f in fields(Criterion)} | then["criterion"]
+    return then == recipe.settings()
+
+
+def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:
+    """Return a recipe's records in one column, by seed.
+
+    Raises:
+        RecordError: two records with the same seed.
+    """
+    found: dict[int, RunRecord] = {}
+    for record in (r for r in records if is_of(r, recipe)):
+        other = found.setdefault(record.settings["seed"], record)
+        if other is not record:
+            both = f"{other.name} and {record.name} are both runs of {recipe.name} with the same seed"
+            raise RecordError(f"{both} in the same column; move one of them out of results/runs")
+    return found
+
+
+def column(record: RunRecord | Benchmark) -> str:
+    """Return the column of a record (dataset, network, image size, precision) or of a benchmark (machine).
+
+    Numbers of different columns are never mixed.
+    """
+    if isinstance(record, Benchmark):
+        return record.column
+    s = record.settings
+    subset = f", {s['identities']} identities" if s["identities"] else ""
+    subset += f", {s['samples']:,} samples" if s.get("samples") else ""
+    subset += f", {s['images']}" if s.get("images") else ""
+    height, width = s["image_size"]
+    precision = f" {s['precision']}" if "precision" in s else ""  # missing: float32
+    return f"{s['dataset']}{subset} · {s['backbone']} {pretrained(s['weights'])} {height}×{width}{precision}"
+
+
+def pretrained(weights: str) -> str:
+    """Return a column's name for the initial weights; ``weights`` begins with the name of the file."""
+    name = weights.partition(" ")[0]
+    return {"none": "from scratch"}.get(name, "ImageNet" if "imagenet" in name.lower() else name)
+
+
+def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
+    """Group records by column, in the given order.
+
+    If the networks of a column started from different weight files, there is one column per file. This happens when
+    different kinds of machines pretrained on the catalogue.
+    """
+    begun: dict[str, set[str]] = {}
+    for record in records:
+        begun.setdefault(column(record), set()).add(_weights(record))
+    found: dict[str, list] = {}
+    for record in records:
+        name = column(record)
+        name += f", weights {_weights(record)[:8]}" if len(begun[name]) > 1 else ""
+        found.setdefault(name, []).append(record)
+    return found
+
+
+def _weights(record: RunRecord | Benchmark) -> str:
+    """Return the digest of the initial weights of a run, or their name."""
+    return "" if isinstance(record, Benchmark) else record.settings["weights"].split()[-1]

@@ -18,7 +18,8 @@ from reprolib.columns import by_seed, column, columns
 from reprolib.recipe import BUC, DBC, DBC_ONE_LAYER, DBC_RELEASED, DBC_UNREGULARIZED, OIM, Recipe
 from reprolib.record import RunRecord
 
-RULES = ("last", "validation", "silhouette")  # besides "test", which both programs do where the papers say "validation"
+# Besides "test", which both programs do where the papers say "validation". BUC Section 3.2 trains until the first drop.
+RULES = ("last", "first drop", "validation", "silhouette")
 
 
 @dataclass(frozen=True)
@@ -228,14 +229,20 @@ def selection_losses(records: Sequence[RunRecord]) -> pd.DataFrame:
         for record in members:
             curve = record.curve("rank-1")
             for rule in (rule for rule in RULES if _has(record, rule)):
-                lost, last = (100 * (max(curve) - curve[k]) for k in (select_stage(record.stages, rule), -1))
+                chosen = _before_first_drop(curve) if rule == "first drop" else select_stage(record.stages, rule)
+                lost, last = (100 * (max(curve) - curve[k]) for k in (chosen, -1))
                 head = {"column": name, "recipe": record.settings["recipe"]["name"], "rule": rule}
                 rows.append(head | {"lost": lost, "last": last})
     return pd.DataFrame(rows, columns=["column", "recipe", "rule", "lost", "last"])
 
 
+def _before_first_drop(curve: Sequence[float]) -> int:
+    """Return the last stage before the first one that is lower than its predecessor."""
+    return next((stage for stage, (one, after) in enumerate(pairwise(curve)) if after < one), len(curve) - 1)
+
+
 def _has(record: RunRecord, rule: str) -> bool:
-    """Whether a record has the values that a rule needs; "last" needs none."""
+    """Whether a record has the values that a rule needs, besides rank-1 on the test set."""
     if rule == "validation":
         return all("validation" in stage for stage in record.stages)
-    return rule == "last" or any(stage.get("validity") for stage in record.stages)
+    return rule != "silhouette" or any(stage.get("validity") for stage in record.stages)

@@ -64,12 +64,16 @@ def test_rows_of_a_stale_table_tell_nothing_when_the_order_is_random():
 
 
 def test_losses_are_against_the_best_stage_on_the_test_set():
-    run = record(BUC, 0.3, first=0.5)
-    for stage, left_out in zip(run.stages, (0.2, 0.1), strict=True):
-        stage["validation"] = {"rank-1": left_out}
+    run = record(BUC, 0.0)
+    curve, left_out = (0.4, 0.35, 0.5, 0.3), (0.1, 0.1, 0.2, 0.1)
+    run.stages = [
+        run.stages[0] | {"stage": k, "metrics": {"rank-1": rank_1}, "validation": {"rank-1": other}}
+        for k, (rank_1, other) in enumerate(zip(curve, left_out, strict=True))
+    ]
     losses = audit.selection_losses([run]).set_index("rule")
-    assert losses["last"].tolist() == pytest.approx([20, 20])
-    assert losses["lost"].to_dict() == pytest.approx({"last": 20, "validation": 0})  # no silhouette in this record
+    assert losses["last"].tolist() == pytest.approx([20, 20, 20])
+    lost = {"last": 20, "first drop": 10, "validation": 0}  # this record has no silhouette
+    assert losses["lost"].to_dict() == pytest.approx(lost)
 
 
 def test_clusters_are_numbered_by_their_first_image_in_an_order():

@@ -206,6 +206,12 @@ def test_the_audit_has_what_the_silhouette_and_the_last_stage_lose_in_the_same_r
     assert found in page("docs/audit.md")
 
 
+def test_the_audit_has_what_the_first_drop_loses():
+    table = audit.selection_losses(results.stored())
+    lost = table[(table["column"] == HUNDRED) & (table["rule"] == "first drop")]["lost"]
+    assert f"loses {lost.mean():.1f} ± {lost.std():.1f} points and up to {lost.max():.1f} on" in page("docs/audit.md")
+
+
 def test_the_audit_has_what_junk_in_the_gallery_costs():
     rank1, mean_ap = (
         price(audit.FIRST_STAGE, audit.with_junk(audit.FIRST_STAGE), HUNDRED, metric).split(" (")[0]

@@ -77,6 +77,11 @@ def repaired(recipe: Recipe) -> Recipe:
     return replace(recipe, name=f"{recipe.name}_but_new_means", table_start="means")
 
 
+def exactly_updated(recipe: Recipe) -> Recipe:
+    """After each merge the dispersion is that of its definition (DBC Eq. 3), where the paper uses Eq. 7."""
+    return replace(recipe.changed(dispersion_update="exact"), name=f"{recipe.name}_but_exact_update")
+
+
 def in_order(recipe: Recipe) -> Recipe:
     """Return the recipe on training images sorted by identity, as both released programs read them."""
     return replace(recipe, name=f"{recipe.name}_sorted", train_order="sorted")

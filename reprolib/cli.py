@@ -237,10 +237,11 @@ def _told(record) -> str:
     from reprolib import paths
 
     best, recipe, made = record.best, record.settings["recipe"], record.provenance
+    read = "read back, " if record.root else ""  # not trained now
     return (
         f"{recipe['name']}, seed {record.settings['seed']}: rank-1 {best['rank-1']:.1%}, mAP {best['mAP']:.1%} "
         f"({best['mAP_step']:.1%} by step sum) at stage {record.selected} of 0-{len(record.stages) - 1}, "
-        f"kept by {recipe['selection']}; made {made['date']} at commit {made['commit']}\n"
+        f"kept by {recipe['selection']}; {read}made {made['date']} at commit {made['commit']}\n"
         f"  {paths.RUNS / record.name}.json"
     )
 
@@ -294,6 +295,7 @@ def reproduce(
 ) -> None:
     """Run the notebooks with papermill and print each claim with its verdict, from these runs and from stored records.
 
+    Executed notebooks, records and figures are written to results/reproduced in the checkout.
     The stored records were trained on all 45 synthetic people, with three seeds, and on real data. With --engine ray
     the runs that the notebooks need are first trained on a cluster.
     """
@@ -316,6 +318,9 @@ def reproduce(
         for name, value in given.items():  # as YAML; a path may contain any character
             if value is not None:
                 values[name] = json.dumps(str(value)) if isinstance(value, str | Path) else str(value)
+        if own := _assigned(set_).keys() & {"source", "dataset", "seeds", *given}:
+            name = min(own)
+            raise ValueError(f"--set {name}=... has an option of its own: use --{name.replace('_', '-')}")
         values |= _assigned(set_)
         chosen = batch.select(notebooks or [])
         batch.require_known(_assigned(set_), chosen)  # a parameter of other notebooks would have no effect

@@ -8,12 +8,17 @@ from reprolib.record import RecordError, RunRecord
 from reprolib.timings import Benchmark
 
 
-def is_of(record: RunRecord, recipe: Recipe) -> bool:
-    """Whether a record has a recipe's settings; a setting newer than the record has its default, as in that run."""
+def recipe_of(record: RunRecord) -> dict:
+    """Return the settings of a record's recipe; one that is newer than the record has its default, as in that run."""
     then = {f.name: f.default for f in fields(Recipe)} | record.settings["recipe"]
     if then["criterion"]:
         then["criterion"] = {f.name: f.default for f in fields(Criterion)} | then["criterion"]
-    return then == recipe.settings()
+    return then
+
+
+def is_of(record: RunRecord, recipe: Recipe) -> bool:
+    """Whether a record has a recipe's settings."""
+    return recipe_of(record) == recipe.settings()
 
 
 def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:

@@ -112,24 +112,34 @@ DISPERSION_UPDATES = {"eq7": dispersion_eq7, "sum": dispersion_sum, "mean": disp
 
 
 def require_linkage(linkage: Callable, features: Tensor) -> None:
-    """Raise ValueError, with the required signature, if a function cannot link many pairs of clusters at once.
+    """Raise ValueError if a function cannot link many pairs of clusters at once, or is not symmetric.
 
     The function is tried on unit rows with the width, dtype and device of ``features`` (n, d).
     """
     name = linkage.__name__
     form = f"{name}(a, b, distance): features (K, n_a, d) and (K, n_b, d) of K pairs of clusters -> a tensor (K,)"
     rows = torch.eye(4, features.shape[1], dtype=features.dtype, device=features.device).expand(3, -1, -1)
-    # Two images with three, and one with one: in the first stage every cluster is one image.
-    for a, b in ((rows[:, :2], rows[:, 1:]), (rows[:, :1], rows[:, 1:2])):
-        try:
-            found = linkage(a, b, "euclidean")
-        except Exception as error:  # of any kind: the function is the user's
-            raise ValueError(
-                f"linkage {name} fails ({type(error).__name__}: {error}); its signature must be {form}"
-            ) from error
-        if not isinstance(found, Tensor) or found.shape != (3,):
-            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(f"linkage {name} returns {got} for 3 pairs; its signature must be {form}")
-        if not (torch.isfinite(found).all() and (found >= 0).all()):
-            sizes = f"for clusters of {a.shape[1]} and {b.shape[1]} images it returns {found.tolist()}"
-            raise ValueError(f"linkage {name} must return finite values that are not negative; {sizes}")
+    # Two images with three, both ways round, and one with one: in the first stage every cluster is one image.
+    two, three, one, other = rows[:, :2], rows[:, 1:], rows[:, :1], rows[:, 1:2]
+    links = [_tried(linkage, a, b, form) for a, b in ((two, three), (three, two), (one, other))]
+    if not torch.allclose(links[0], links[1].to(links[0]), rtol=1e-4, atol=1e-6):
+        got = f"{links[0].tolist()} for (a, b) and {links[1].tolist()} for (b, a)"
+        raise ValueError(f"linkage {name} must be symmetric; it returns {got}")
+
+
+def _tried(linkage: Callable, a: Tensor, b: Tensor, form: str) -> Tensor:
+    """Return the linkages (3,) of three pairs of clusters, checked."""
+    name = linkage.__name__
+    try:
+        found = linkage(a, b, "euclidean")
+    except Exception as error:  # of any kind: the function is the user's
+        raise ValueError(
+            f"linkage {name} fails ({type(error).__name__}: {error}); its signature must be {form}"
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != (3,):
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"linkage {name} returns {got} for 3 pairs; its signature must be {form}")
+    if not (torch.isfinite(found).all() and (found >= 0).all()):
+        sizes = f"for clusters of {a.shape[1]} and {b.shape[1]} images it returns {found.tolist()}"
+        raise ValueError(f"linkage {name} must return finite values that are not negative; {sizes}")
+    return found

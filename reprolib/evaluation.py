@@ -64,6 +64,7 @@ def rank_gallery(
     are computed block by block; the ids are (Q,) and (G,) integers. Everything else, including the errors, is as in
     :func:`rank_from_distances`.
     """
+    query_features, gallery_features = map(torch.as_tensor, (query_features, gallery_features))
     shapes = tuple(query_features.shape), tuple(gallery_features.shape)
     if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
         raise ValueError(f"features must have shapes (Q, d) and (G, d), not {shapes[0]} and {shapes[1]}")
@@ -123,7 +124,11 @@ def rank_from_distances(
 
 def _ids(values: Ids, count: int, name: str) -> Tensor:
     """Return the ids (count,) on the host."""
-    ids = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    ids = values.cpu() if isinstance(values, Tensor) else np.array(values)
+    if isinstance(ids, np.ndarray):
+        if ids.dtype.kind not in "iubf":
+            raise ValueError(f"{name} must be {count} integers, not {type(values).__name__} of {ids.dtype}")
+        ids = torch.from_numpy(ids)
     if ids.shape != (count,) or ids.is_floating_point():
         raise ValueError(f"{name} must be {count} integers, not {ids.dtype} of shape {tuple(ids.shape)}")
     return ids.to(torch.int64).contiguous()  # torch.searchsorted warns about non-contiguous input

@@ -42,6 +42,8 @@ def repelled_loss(
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} must be positive")
     _check_shapes(embedding, pseudo_labels, weight)
+    if embedding.dtype != weight.dtype:
+        raise ValueError(f"embedding is {embedding.dtype}, but the table {weight.dtype}; convert the embedding")
     if pseudo_labels.device.type == "cpu":  # on a device the check would have to wait for it
         _check_range(*torch.aminmax(pseudo_labels), len(weight))
     logits = embedding @ weight.detach().T / temperature  # (B, C)
@@ -49,7 +51,10 @@ def repelled_loss(
 
 
 class LookupTable:
-    """Lookup table V of BUC Eq. (2): ``weight`` (C, d) has one row per cluster, starts at zero and has no gradient."""
+    """Lookup table V of BUC Eq. (2): ``weight`` (C, d) has one row per cluster, starts at zero and has no gradient.
+
+    The default normalizes rows as the released programs do; the papers' method, ``BUC``, has ``normalize=False``.
+    """
 
     def __init__(
         self,

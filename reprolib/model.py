@@ -101,6 +101,9 @@ class Model(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         """Compute embedding and feature of tracklets (B, T, 3, H, W); the mean over frames is taken before the head."""
+        if images.ndim != 5 or images.shape[2] != 3 or not images.is_floating_point():
+            got = f"{tuple(images.shape)} {images.dtype}"
+            raise ValueError(f"images must be (B, T, 3, H, W), normalized, not {got}; for single images T is 1")
         return self.embed(self.pool_tracklets(images))
 
 

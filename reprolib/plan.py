@@ -103,7 +103,7 @@ def make_plan(
             raise ValueError(f"{name}={number!r} must be an integer, or None for all")
     identities, samples = (None if number is None else int(number) for number in (identities, samples))
     if not isinstance(dataset, str | Split):
-        raise ValueError(f"dataset={dataset!r} must be the name of a dataset, or a Split")
+        raise ValueError(f"dataset is a {type(dataset).__name__}; pass a dataset's name, or a Split of your images")
     device = choose_device(device)
     precision = choose_precision(precision, device)
     if backbone:
@@ -149,32 +149,40 @@ def make_plan(
 
 
 def _fingerprint_of_code(function: Callable) -> str:
-    """Return a digest of a function's source (its bytecode if there is none) and of its :func:`_constants`."""
+    """Return a digest of a function, of the functions of the same module that it calls, and of their constants."""
+    known = [function]
+    for found in known:  # which grows meanwhile
+        known += [v for v in _used(found).values() if _is_beside(function, v) and v not in known]
+    return hashlib.blake2b("".join(map(_text, known)).encode(), digest_size=8).hexdigest()
+
+
+def _is_beside(function: Callable, value) -> bool:
+    return inspect.isfunction(value) and value.__module__ == function.__module__
+
+
+def _used(function: Callable) -> dict[str, object]:
+    """Return what a function closes over, reads from its module, or has as defaults, by name."""
+    if not inspect.isfunction(function):
+        return {}
+    used, parameters = inspect.getclosurevars(function), inspect.signature(function).parameters
+    return used.globals | used.nonlocals | {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+
+
+def _text(function: Callable) -> str:
+    """Return the source of a function (its bytecode if there is none) and the numbers, texts and arrays it uses."""
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):
         code = getattr(function, "__code__", None)
         text = repr((code.co_code, code.co_consts, code.co_names)) if code else repr(type(function))
-    if constants := _constants(function):
-        text += repr(constants)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _constants(function: Callable) -> list[tuple[str, object]]:
-    """Return numbers, strings and arrays that a function closes over, reads from its module or has as defaults.
-
-    Functions that it calls and objects of other kinds are not included.
-    """
-    if not inspect.isfunction(function):
-        return []
-    used, parameters = inspect.getclosurevars(function), inspect.signature(function).parameters
-    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    values = used.globals | used.nonlocals | defaults
-    arrays = {
-        n: torch.as_tensor(v).detach().cpu() for n, v in values.items() if isinstance(v, torch.Tensor | np.ndarray)
-    }
-    digests = {name: hashlib.blake2b(array.numpy().tobytes()).hexdigest() for name, array in arrays.items()}
-    return sorted(digests.items()) + sorted((n, v) for n, v in values.items() if isinstance(v, Number | str | tuple))
+    values = {}
+    for name, value in _used(function).items():
+        if isinstance(value, torch.Tensor | np.ndarray):
+            array = torch.as_tensor(value).detach().cpu().numpy()
+            values[name] = hashlib.blake2b(np.ascontiguousarray(array)).hexdigest()
+        elif isinstance(value, Number | str | tuple | list | dict | set):
+            values[name] = value
+    return text + (repr(sorted(values.items())) if values else "")
 
 
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:

@@ -134,7 +134,10 @@ class Recipe:
         return replace(self.changed(regularizer_weight=weight), name=f"{self.name}_weight_{weight:g}")
 
     def with_linkage(self, linkage: str | Callable) -> "Recipe":
-        """Return this recipe with another linkage (BUC Table 3), which is added to its name."""
+        """Return this recipe with another linkage (BUC Table 3), which is added to its name.
+
+        The regularizer stays: with ``BUC`` the cluster sizes are still added, with ``BUC_UNREGULARIZED`` nothing is.
+        """
         return replace(self.changed(linkage=linkage), name=f"{self.name}_{getattr(linkage, '__name__', linkage)}")
 
     def changed(self, **values) -> "Recipe":

@@ -31,8 +31,8 @@ from reprolib.claims import (
     steadier,
     within_spread,
 )
-from reprolib.columns import by_seed, column, columns, is_of, pretrained
-from reprolib.datasets import DatasetError, load_dataset, summarize
+from reprolib.columns import by_seed, column, columns, is_of, pretrained, recipe_of
+from reprolib.datasets import NAMES, DatasetError, load_dataset, summarize
 from reprolib.jobs import Job, train
 from reprolib.plan import NETWORKS, PAPERS_NETWORK, make_plan
 from reprolib.recipe import RECIPES, Recipe
@@ -94,6 +94,12 @@ def load_or_run(
         RecordError: a stored record is missing; the message gives the command that makes it, if there is one.
     """
     require_source(source)
+    if isinstance(recipes, Recipe | str) or not all(isinstance(recipe, Recipe) for recipe in recipes):
+        raise ValueError("recipes must be a list of recipes, such as [reprolib.BUC]")
+    if isinstance(seeds, int):
+        raise ValueError(f"seeds={seeds} must be a list of seeds, such as [0, 1, 2]")
+    if isinstance(dataset, str) and dataset not in NAMES:
+        raise ValueError(f"dataset {dataset!r} is not one of {', '.join(NAMES)}")
     if unknown := settings.keys() - (signature(make_plan).parameters.keys() - {"recipe", "seed"}):
         raise ValueError(f"unknown settings {sorted(unknown)}; use arguments of reprolib.run")
     if source == "run":
@@ -128,6 +134,8 @@ def load_or_run(
 def _missing(recipe: Recipe, dataset: str, seed: int, settings: dict) -> str:
     """Return the message for a missing record, with the command that makes it if the recipe is a named one."""
     said = f'no stored record of {recipe.name} on {dataset}, seed {seed}; set source = "run"'
+    if places := list(columns([r for r in stored([recipe]) if r.settings["dataset"] == dataset])):
+        said = f"{said}, or use the settings of one that is stored ({'; '.join(places)})"
     if RECIPES.get(recipe.name) != recipe:
         return said
     given = {"recipe": recipe.name, "dataset": dataset, "seed": seed} | settings
@@ -139,7 +147,7 @@ def _missing(recipe: Recipe, dataset: str, seed: int, settings: dict) -> str:
 def stored(
     recipes: Sequence[Recipe] | None = None, *, other_than: str | None = None, at_least: int = 1
 ) -> list[RunRecord]:
-    """Return the repository's finished records of these recipes (None: all), on every dataset except ``other_than``.
+    """Return the finished records of these recipes (None: all) in this repository, except those on ``other_than``.
 
     Columns (one dataset and network each) with fewer than ``at_least`` of the recipes are left out.
     """
@@ -189,9 +197,19 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
     """Make a table, a row per run and stage: column, recipe, seed, stage, num_clusters, metrics (%), quality, kept.
 
     "singletons" and "largest cluster" are the percentages of the training samples in such clusters.
+
+    Raises:
+        RecordError: two different recipes of one name in the same column; figures and tables would mix them.
     """
-    rows = []
+    rows, seen = [], {}
     for name, record in ((name, record) for name, members in columns(records).items() for record in members):
+        called, own = record.settings["recipe"]["name"], recipe_of(record)
+        other = seen.setdefault((name, called), own)
+        if changed := [k for k in own if own[k] != other[k]]:
+            raise RecordError(
+                f"two recipes are called {called!r}, but differ in {', '.join(changed)}; run one of them under a name "
+                "of its own: replace(recipe, name=...)"
+            )
         for stage in record.stages:
             percent = {k: 100 * v for k, v in stage["metrics"].items() if k != "num_valid_queries"}
             head = {"column": name, "recipe": record.settings["recipe"]["name"]}

@@ -188,6 +188,8 @@ def require_same(place: Path, then: dict, now: dict) -> None:
         return
     changes = [f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in {**now, **then} if then.get(k) != now.get(k)]
     what = "; ".join(changes) if then else "it does not say how it was made"
+    if then.get("linkage") != now.get("linkage"):
+        what += " (to keep both, give the function another name)"
     raise StateError(
         f"{place}: saved by an earlier run that must not be mixed with this one: {what}. "
         "Restore what it was made with, or start over with --fresh (in Python: fresh=True)"

@@ -162,10 +162,21 @@ def _short(weights: str) -> str:
 
 
 def _titled(recipe: dict) -> str:
-    """Return a recipe's name, and the fields in which it differs from our named recipe."""
-    house = RECIPES[recipe["name"]].settings() if recipe["name"] in RECIPES else recipe
-    pairs = [(recipe, house), (recipe["criterion"] or {}, house["criterion"] or {})]
-    others = [f"{k}={v}" for own, its in pairs for k, v in own.items() if k != "criterion" and its.get(k) != v]
+    """Return a recipe's name, and the fields in which it differs from our recipe of that name.
+
+    A name that only begins like ours says how the criterion differs; then only the other fields are listed.
+    """
+    house = RECIPES.get(recipe["name"]) or max(
+        (own for name, own in RECIPES.items() if recipe["name"].startswith(f"{name}_")),
+        key=lambda own: len(own.name),
+        default=None,
+    )
+    ours = house.settings() if house else recipe
+    pairs = [(recipe, ours)]
+    pairs += [(recipe["criterion"] or {}, ours["criterion"] or {})] if recipe["name"] in RECIPES else []
+    others = [
+        f"{k}={v}" for own, its in pairs for k, v in own.items() if k not in ("name", "criterion") and its.get(k) != v
+    ]
     return ", ".join([recipe["name"], *others])
 
 

@@ -54,6 +54,7 @@ def test_what_no_notebook_could_train_is_said_before_any_is_executed(shelf, monk
         "--backbone vgg": "backbone 'vgg' is not one of",
         "--weights catalog": "catalog: no such weights",
         "--set nosuch=1": "unknown parameters ['nosuch']",
+        "--set seeds=3": "--set seeds=... has an option of its own: use --seeds",
     }.items():
         result = call("reproduce", "--fresh", *options.split())
         assert result.exit_code == 1
@@ -147,8 +148,10 @@ def test_fresh_starts_over_where_a_finished_run_would_be_read(results_folder, ti
     )
     command = ["run", "--recipe", "oim", "--image-size", "32x16", "--weights", "none", "--device", "cpu"]
     made = []
-    for options in ([], [], ["--fresh"]):
-        assert call(*command, *options).exit_code == 0
+    for options, read_back in (([], False), ([], True), (["--fresh"], False)):
+        result = call(*command, *options)
+        assert result.exit_code == 0
+        assert ("read back, made" in result.output) == read_back
         (file,) = paths.RUNS.glob("tiny_oim_*.json")
         made.append(file.stat().st_mtime_ns)
     assert made[0] == made[1] < made[2]

@@ -21,8 +21,21 @@ from safetensors.torch import save_file
 from test_datasets import batches, draw, draw_dataset, write_batches
 
 import reprolib
-from reprolib import BUC, Criterion, LookupTable, algorithm, audit, batch, load_dataset, merge_clusters, training
-from reprolib.datasets import archives
+from reprolib import (
+    BUC,
+    Criterion,
+    LookupTable,
+    algorithm,
+    audit,
+    batch,
+    load_dataset,
+    merge_clusters,
+    rank_gallery,
+    repelled_loss,
+    results,
+    training,
+)
+from reprolib.datasets import Split, archives
 from reprolib.extraction import extract
 from reprolib.images import load_images
 from reprolib.model import Model, load_backbone
@@ -32,6 +45,7 @@ from reprolib.record import RunRecord, load_record
 SIZE = (32, 16)
 NETWORK = {"backbone": "resnet18", "weights": "none", "image_size": SIZE, "device": "cpu"}
 CPU = torch.device("cpu")
+ROWS = torch.eye(4)
 
 
 def run(split=None, **settings):
@@ -459,6 +473,51 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         lambda f, p: run(of_train(frames=[f / "x.jpg"] * 48)),
         r"x\.jpg: cannot be read \(No such file",
     ),
+    ("files as a training set", lambda f, p: Split("photos", ["a.jpg"]), r"train is a list; pass Tracklets\("),
+    (
+        "a query without identities",
+        lambda f, p: of_split(query=make_split().train),
+        r"query is a Tracklets; pass LabelledTracklets\(",
+    ),
+    (
+        "a share of merges",
+        lambda f, p: merge_clusters(ROWS, torch.arange(4), criterion=Criterion(), merges_per_stage=0.05),
+        "merges_per_stage=0.05 must be a number of merges",
+    ),
+    (
+        "a recipe as a criterion",
+        lambda f, p: merge_clusters(ROWS, torch.arange(4), criterion=BUC, merges_per_stage=1),
+        r"a Recipe is no Criterion; pass .* or BUC\.criterion",
+    ),
+    (
+        "labels beyond the images",
+        lambda f, p: merge_clusters(ROWS, torch.arange(4) * 9, criterion=Criterion(), merges_per_stage=1),
+        "only 0 to 3; renumber them",
+    ),
+    (
+        "single images for tracklets",
+        lambda f, p: model()(torch.zeros(2, 3, *SIZE)),
+        r"images must be \(B, T, 3, H, W\), normalized, not \(2, 3, 32, 16\)",
+    ),
+    (
+        "identities in words",
+        lambda f, p: rank_gallery(
+            ROWS, ROWS, query_pids=["a"] * 4, gallery_pids=[1] * 4, query_camids=[0] * 4, gallery_camids=[1] * 4
+        ),
+        "query_pids must be 4 integers, not list of <U1",
+    ),
+    (
+        "an embedding of another precision",
+        lambda f, p: repelled_loss(ROWS.double(), torch.arange(4), LookupTable(4, 4), temperature=0.1),
+        "embedding is torch.float64, but the table torch.float32; convert",
+    ),
+    ("a recipe's name for a record", lambda f, p: results.load_or_run(["buc"], dataset="synthetic"), "list of recipes"),
+    (
+        "a number of seeds",
+        lambda f, p: results.load_or_run([BUC], dataset="synthetic", seeds=3),
+        r"such as \[0, 1, 2\]",
+    ),
+    ("a record of no dataset", lambda f, p: results.load_or_run([BUC], dataset="market"), "'market' is not one of"),
     ("no recipe", lambda f, p: reprolib.run("buc", make_split()), "'buc' is not a Recipe; pass reprolib"),
     ("one side", lambda f, p: run(image_size=64), r"image_size=64 must be \(height, width\), each at least 8 pixels"),
     ("a size in words", lambda f, p: run(image_size="64x32"), r"image_size='64x32' must be \(height, width\)"),

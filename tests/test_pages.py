@@ -206,6 +206,19 @@ def test_the_audit_has_what_the_silhouette_and_the_last_stage_lose_in_the_same_r
     assert found in page("docs/audit.md")
 
 
+def test_the_audit_has_how_large_clusters_grow_by_each_update():
+    sizes, rank1 = {}, {}
+    for recipe in (DBC, DBC_UNREGULARIZED, audit.exactly_updated(DBC)):
+        runs = sorted(records(recipe, HUNDRED), key=lambda run: run.settings["seed"])
+        sizes[recipe] = " and ".join(str(run.stages[-1]["quality"]["largest_cluster"]) for run in runs)
+        rank1[recipe] = " and ".join(f"{100 * run.best['rank-1']:.1f}" for run in runs)
+    eq7, none, exact = sizes
+    text = page("docs/audit.md")
+    assert f"the last stage has {sizes[eq7]} images (two seeds); without any regularizer it has {sizes[none]}" in text
+    assert f"and with Eq. 3 throughout {sizes[exact]}" in text
+    assert f"it is {rank1[eq7]} with Eq. 7, {rank1[exact]} with Eq. 3" in text
+
+
 def test_the_audit_has_what_the_first_drop_loses():
     table = audit.selection_losses(results.stored())
     lost = table[(table["column"] == HUNDRED) & (table["rule"] == "first drop")]["lost"]

@@ -360,6 +360,30 @@ def test_a_linkage_of_ones_own_is_another_where_what_it_closes_over_is(tiny_spli
             run(BUC_UNREGULARIZED.with_linkage(power_mean(other)), tiny_split)
 
 
+WEIGHT, WEIGHTS = 1.0, {"size": 1.0}
+
+
+def penalty(a, b):
+    return WEIGHT * a.shape[1] * b.shape[1]
+
+
+def with_penalty(a, b, distance):
+    return torch.cdist(a, b).amin((-2, -1)) + WEIGHTS["size"] + penalty(a, b)
+
+
+def test_a_linkage_of_ones_own_is_another_where_a_function_or_a_dictionary_that_it_uses_is(tiny_split, monkeypatch):
+    recipe = BUC_UNREGULARIZED.with_linkage(with_penalty)
+    run(recipe, tiny_split)
+    run(recipe, tiny_split)  # read back
+    with monkeypatch.context() as patch:
+        patch.setitem(WEIGHTS, "size", 2.0)
+        with pytest.raises(StateError, match=r"linkage was .*to keep both, give the function another name"):
+            run(recipe, tiny_split)
+    monkeypatch.setitem(globals(), "WEIGHT", 2.0)
+    with pytest.raises(StateError, match="linkage was"):
+        run(recipe, tiny_split)
+
+
 def test_the_record_of_another_run_is_not_taken_for_ones_own(tiny_split):
     own, other = (run(BUC_UNREGULARIZED, tiny_split, seed=seed).name for seed in (0, 1))
     (paths.RUNS / f"{own}.json").write_bytes((paths.RUNS / f"{other}.json").read_bytes())
@@ -383,7 +407,7 @@ def test_numbers_that_cannot_be_are_said_before_anything_is_trained(tiny_split, 
 
 
 def test_what_is_no_dataset_is_said(tiny_split):
-    with pytest.raises(ValueError, match="must be the name of a dataset, or a Split"):
+    with pytest.raises(ValueError, match="dataset is a NoneType; pass a dataset's name, or a Split"):
         run(BUC_UNREGULARIZED, None)
 
 
@@ -408,6 +432,12 @@ def test_a_linkage_of_ones_own_that_cannot_be_is_said_before_anything_is_trained
 
     with pytest.raises(ValueError, match=r"finite .* not negative; for clusters of 1 and 1 images it returns \[nan"):
         run(BUC_UNREGULARIZED.with_linkage(with_deviation), tiny_split)
+
+    def by_first_size(a, b, distance):
+        return torch.cdist(a, b).amin((1, 2)) + a.shape[1]
+
+    with pytest.raises(ValueError, match=r"linkage by_first_size must be symmetric; it returns \[.*\] for \(a, b\)"):
+        run(BUC_UNREGULARIZED.with_linkage(by_first_size), tiny_split)
 
 
 def test_a_bad_silhouette_is_better_than_none():

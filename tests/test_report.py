@@ -294,6 +294,12 @@ def test_whatever_else_is_in_the_reports_place_is_left_there(reproduced):
     assert (target / "thesis.tex").read_text() == "years of work"
 
 
+def test_an_empty_folder_may_be_the_reports_place(reproduced):
+    target = reproduced / "report"
+    target.mkdir()
+    assert build("run", reproduced=reproduced, target=target).is_file()
+
+
 def test_a_report_that_cannot_be_finished_leaves_the_old_one_whole(reproduced, monkeypatch):
     target = reproduced / "report"
     build("run", reproduced=reproduced, target=target)

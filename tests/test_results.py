@@ -263,8 +263,15 @@ def test_a_stored_record_has_the_weights_asked_for(results_folder):
     write(record(BUC, 0.5, weights="catalogue catalogue-resnet18-64x32.safetensors 6b1f22ac"))
     assert results.load_or_run([BUC], dataset="synthetic")
     for weights in ("imagenet", "none"):
-        with pytest.raises(RecordError, match="no stored record of buc"):
+        with pytest.raises(RecordError, match=r"no stored record of buc .*that is stored \(synthetic · resnet18 cat"):
             results.load_or_run([BUC], dataset="synthetic", weights=weights)
+
+
+def test_two_recipes_of_one_name_are_not_drawn_as_one():
+    runs = [record(BUC, 0.5), record(replace(BUC, temperature=0.2), 0.5, seed=1)]
+    with pytest.raises(RecordError, match="called 'buc', but differ in temperature; run one of them under a name"):
+        results.tidy(runs)
+    results.tidy([runs[0], record(replace(BUC, temperature=0.2, name="warm"), 0.5, seed=1)])
 
 
 def test_records_come_from_the_column_that_has_most_of_those_wanted(results_folder):
@@ -277,9 +284,16 @@ def test_records_come_from_the_column_that_has_most_of_those_wanted(results_fold
 
 def test_provenance_says_in_what_a_recipe_is_not_that_of_its_name():
     shorter = replace(BUC, merge_percent=0.1, frames_per_tracklet=2)
-    recipes = [shorter, BUC, BUC.with_weight(0.1)]
+    own = replace(BUC_UNREGULARIZED, name="buc_unregularized_mine", temperature=0.2)
+    recipes = [shorter, BUC, BUC.with_weight(0.1), own, replace(OIM, name="another", temperature=0.2)]
     table = results.provenance([record(recipe, 0.5) for recipe in recipes])
-    assert table["recipe"].tolist() == ["buc, merge_percent=0.1, frames_per_tracklet=2", "buc", "buc_weight_0.1"]
+    assert table["recipe"].tolist() == [
+        "buc, merge_percent=0.1, frames_per_tracklet=2",
+        "buc",
+        "buc_weight_0.1",
+        "buc_unregularized_mine, temperature=0.2",
+        "another",
+    ]
 
 
 def test_networks_that_began_from_other_weights_are_not_compared():

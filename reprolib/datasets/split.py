@@ -39,13 +39,15 @@ class Tracklets:
 
     frames: tuple[Path, ...] | np.ndarray  # image files, or (num_frames, H, W, 3) uint8
     starts: np.ndarray  # (n + 1,) int64: tracklet i is frames[starts[i]:starts[i + 1]]; None: one frame each
-    camids: np.ndarray  # (n,) int64, from 0
+    camids: np.ndarray  # (n,) int64, from 0; None: all 0, if they are unknown, which is enough for training
 
     def __post_init__(self):
         """Convert file names given as strings and lists of numbers to the types above; refuse anything else."""
         object.__setattr__(self, "frames", as_frames(self.frames))
         if self.starts is None:
             object.__setattr__(self, "starts", np.arange(len(self.frames) + 1))
+        if self.camids is None:
+            object.__setattr__(self, "camids", np.zeros(len(self.starts) - 1, np.int64))
         for name in {"starts", "camids", "pids"} & vars(self).keys():
             object.__setattr__(self, name, _integers(name, getattr(self, name)))
         if self.starts.ndim != 1 or len(self.starts) == 0:
@@ -102,7 +104,13 @@ class Split:
     images: str = ""  # a remark on the images to show beside every number, e.g. that they were re-encoded
 
     def __post_init__(self):
-        """Convert a list of identities to an array; refuse a name that cannot be used in file names."""
+        """Convert a list of identities to an array; refuse sets of other types, and a name unfit for file names."""
+        if not isinstance(self.train, Tracklets):
+            raise DatasetError(f"train is a {type(self.train).__name__}; pass Tracklets(files, starts, camids)")
+        for part in ("query", "gallery", "validation"):
+            if not isinstance(getattr(self, part), LabelledTracklets | None):
+                what = f"{part} is a {type(getattr(self, part)).__name__}"
+                raise DatasetError(f"{what}; pass LabelledTracklets(files, starts, camids, pids), or None")
         pids = np.full(len(self.train), -1) if self.train_pids is None else self.train_pids
         object.__setattr__(self, "train_pids", _integers("train_pids", pids))
         if self.train_pids.shape != (len(self.train),):

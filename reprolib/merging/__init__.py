@@ -8,6 +8,8 @@ so similar that a float32 product leaves too many pairs to be scored one by one;
 to float32 on that device.
 """
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def merge_clusters(features: Tensor, pseudo_labels: Tensor, *, criterion: Criter
     """Merge the closest clusters until there are ``merges_per_stage`` (m) fewer; BUC Section 3.2, DBC Algorithm 1.
 
     Args:
-        features: (N, d) unit rows, float32 or float64.
+        features: (N, d) float32 or float64, in a run unit rows.
         pseudo_labels: (N,) int64 in [0, C), without an empty cluster.
         criterion: how pairs of clusters are scored and ranked.
         merges_per_stage: m, the number of merges.
@@ -37,7 +39,7 @@ def merge_clusters(features: Tensor, pseudo_labels: Tensor, *, criterion: Criter
         ValueError: any other input, or C ≤ m.
     """
     if not isinstance(criterion, Criterion):
-        raise ValueError(f"{criterion!r} is not a Criterion; pass Criterion('minimum') or the criterion of a recipe")
+        raise ValueError(f"a {type(criterion).__name__} is no Criterion; pass Criterion('minimum') or BUC.criterion")
     sizes = _check(features, pseudo_labels, merges_per_stage)
     in_order = bool((pseudo_labels.diff() >= 0).all())  # as in every first stage: the features need not be copied
     images = features if in_order else features[torch.argsort(pseudo_labels, stable=True)]
@@ -65,11 +67,14 @@ def _check(features: Tensor, pseudo_labels: Tensor, merges_per_stage: int) -> Te
     low, high = (int(v) for v in torch.aminmax(pseudo_labels))
     if low < 0 or high >= len(features):
         raise ValueError(
-            f"pseudo_labels lie in [{low}, {high}], but {len(features)} images allow only 0 to {len(features) - 1}"
+            f"pseudo_labels lie in [{low}, {high}], but {len(features)} images allow only 0 to {len(features) - 1}; "
+            "renumber them: torch.unique(pseudo_labels, return_inverse=True)[1]"
         )
     sizes = torch.bincount(pseudo_labels)
     if (sizes == 0).any():
         raise ValueError(f"no image has label {int(sizes.argmin())}: pseudo_labels must be 0, 1, ..., C - 1")
+    if isinstance(merges_per_stage, bool) or not isinstance(merges_per_stage, Integral):
+        raise ValueError(f"merges_per_stage={merges_per_stage!r} must be a number of merges, such as 646, not a share")
     if not 0 < merges_per_stage <= high:
         raise ValueError(f"merges_per_stage={merges_per_stage}, but {high + 1} clusters allow 1 to {high}")
     return sizes

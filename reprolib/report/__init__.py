@@ -73,7 +73,7 @@ def _cards(notebooks: list[NotebookPage], folder: Path) -> list[dict]:
 def _require_own(target: Path) -> None:
     index = target / "index.html"
     own = index.is_file() and '<meta name="generator" content="reprolib">' in index.read_text(encoding="utf-8")
-    if target.exists() and not own:
+    if target.exists() and not own and not (target.is_dir() and not any(target.iterdir())):
         raise ReportError(f"{target}: exists and is not a complete report; move it away and run this command again")
 
 

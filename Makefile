@@ -46,7 +46,7 @@ lab: setup
 test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest $(SHARED)
+	$(BIN)/python -m pytest $(SHARED) --no-loadscope-reorder
 	REPROLIB_RESULTS=$(CURDIR)/.pytest_cache/results $(BIN)/python -m pytest $(SHARED) --nbval notebooks
 
 audit: setup

@@ -25,7 +25,7 @@ from reprolib.state import RANKED_ON, first_stage_folder, forget, run_folder
 from reprolib.training import require_batch
 
 # Default network of a dataset: (backbone, weights, image size).
-PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))
+PAPERS_NETWORK = ("resnet50", "imagenet", (256, 128))  # the size is the programs'; the papers name none
 NETWORKS = {
     "synthetic": ("resnet18", "catalogue", (64, 32)),
     "synthetic-video": ("resnet18", "catalogue", (64, 32)),

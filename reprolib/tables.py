@@ -32,8 +32,7 @@ def as_published(exhibit: str, methods: dict[str, Recipe], *, dataset: str | Non
     rows = rows[(rows["dataset"] == (dataset or rows["dataset"].iloc[0])) & rows["method"].isin(methods)]
     wide = rows.assign(value=rows["value"].astype(float)).pivot(index="method", columns="metric", values="value")
     wide = wide.reindex([name for name in methods if name in wide.index])
-    backbone, _, (height, width) = PAPERS_NETWORK
-    wide.insert(0, "column", f"the paper: {rows['dataset'].iloc[0]} · {backbone} ImageNet {height}×{width}")
+    wide.insert(0, "column", f"the paper: {rows['dataset'].iloc[0]} · {PAPERS_NETWORK[0]} ImageNet")
     wide.insert(1, "recipe", [methods[name].name for name in wide.index])
     return wide.rename_axis(columns=None).reset_index(drop=True)
 

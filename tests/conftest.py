@@ -11,6 +11,16 @@ from reprolib.datasets import LabelledTracklets, Split, Tracklets
 torch.set_num_threads(1)  # figures must not depend on the machine's cores
 
 
+# The files that take longest; they begin first, so that no worker is left alone with one of them at the end.
+SLOW = (
+    "test_resume",
+    "test_report",
+    "test_cluster",
+    "test_team",
+    "test_benchmarks",
+    "test_gpu_benchmark",
+    "test_pipeline",
+)
 UNSTORED = ("reproduced", "report", "state", "cache")  # what git ignores: other processes may be at it
 WRITTEN = (
     "RUNS",
@@ -27,6 +37,10 @@ WRITTEN = (
     "TABLES",
     "VERDICTS",
 )
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in SLOW)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -65,7 +65,7 @@ def test_the_papers_bars_are_hollow_and_stand_in_a_panel_of_their_own(drawn):
     first, second = drawn().axes
     assert bars_of(first) == pytest.approx([38.0, 14.0, 54.5, 24.1, 61.9, 29.6])
     assert not any(patch.get_facecolor()[3] for patch in first.patches)
-    assert first.get_xlabel() == "the paper: market1501\nresnet50 ImageNet 256×128"
+    assert first.get_xlabel() == "the paper: market1501\nresnet50 ImageNet"
     assert len(first.collections) == 0  # no dots: the paper has no seeds
     assert len(bars_of(second)) == 4
     assert all(patch.get_facecolor()[3] for patch in second.patches)

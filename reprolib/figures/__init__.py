@@ -1,4 +1,8 @@
-"""Figures: one style, one palette, one function per exhibit; each saves to ``results/figures`` and returns None."""
+"""Figures: one style, one palette, one function per exhibit.
+
+Call ``use_style()`` once before. A function saves its figure as ``results/figures/<name>.png``, where ``name`` is its
+argument without a suffix, shows it, and returns None.
+"""
 
 from reprolib.figures.curves import (
     bars,

@@ -197,6 +197,11 @@ def gradual(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1", *, at_leas
     return _in_pairs(recipe, unmerged, excess)
 
 
+def joined(*parts: Margins) -> Margins:
+    """The margins of all parts together, for example on images and on tracklets, whose recipes differ."""
+    return lambda records: [margin for part in parts for margin in part(records)]
+
+
 def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord], float | None]) -> Margins:
     """Return the margins of the seeds that both recipes have, without those that have no margin."""
 

@@ -27,6 +27,7 @@ from reprolib.claims import (
     higher,
     highest,
     images_in,
+    joined,
     rises,
     steadier,
     within_spread,
@@ -61,9 +62,11 @@ __all__ = [
     "gradual",
     "higher",
     "highest",
+    "joined",
     "load_beside_programs",
     "load_or_measure",
     "load_or_run",
+    "number_of_people",
     "ours",
     "percent",
     "provenance",
@@ -224,6 +227,11 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
 def train_pids(record: RunRecord) -> np.ndarray:
     """Return the identities (N,) of the images that a run trained on without seeing them; only for diagnosis."""
     return record.stored_labels("pids")
+
+
+def number_of_people(record: RunRecord) -> int:
+    """Return the number of identities among the images that a run trained on; only for diagnosis."""
+    return len(np.unique(record.stored_labels("pids")))
 
 
 def dataset_counts(names: Sequence[str], *, source: str = "stored", data_root: str | None = None) -> dict[str, dict]:

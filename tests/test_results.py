@@ -190,6 +190,12 @@ def test_clusters_are_compared_in_the_stages_after_a_merge_where_both_runs_have_
     assert margins["low Davies-Bouldin index"] == pytest.approx([-0.4])
 
 
+def test_margins_of_several_recipes_are_joined():
+    records = [record(BUC, 0.5, first=0.3), record(OIM, 0.6, first=0.5)]
+    margins = results.joined(results.begins_higher(BUC), results.begins_higher(DBC), results.begins_higher(OIM))
+    assert margins(records) == pytest.approx([20, 40])
+
+
 def test_a_first_stage_is_compared_with_the_network_before_training():
     assert results.begins_higher(BUC)([record(BUC, 0.5, first=0.3), record(OIM, 0.5)]) == pytest.approx([20])
 

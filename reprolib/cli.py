@@ -318,12 +318,13 @@ def reproduce(
         for name, value in given.items():  # as YAML; a path may contain any character
             if value is not None:
                 values[name] = json.dumps(str(value)) if isinstance(value, str | Path) else str(value)
-        if own := _assigned(set_).keys() & {"source", "dataset", "seeds", *given}:
+        assigned = _assigned(set_)
+        if own := assigned.keys() & {"source", "dataset", "seeds", *given}:
             name = min(own)
             raise ValueError(f"--set {name}=... has an option of its own: use --{name.replace('_', '-')}")
-        values |= _assigned(set_)
+        values |= assigned
         chosen = batch.select(notebooks or [])
-        batch.require_known(_assigned(set_), chosen)  # a parameter of other notebooks would have no effect
+        batch.require_known(assigned, chosen)  # a parameter of other notebooks would have no effect
         if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
             unmade = {"weights": "none"} if weights in (None, "catalogue") else {}  # no pretraining only for a check
             plan.make_plan(RECIPES["buc"], dataset, **given | unmade)  # reports invalid settings before any work

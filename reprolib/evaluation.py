@@ -49,8 +49,8 @@ class _Matches:
 
 
 def rank_gallery(
-    query_features: Tensor,
-    gallery_features: Tensor,
+    query_features: Tensor | np.ndarray,
+    gallery_features: Tensor | np.ndarray,
     *,
     query_pids: Ids,
     gallery_pids: Ids,
@@ -64,14 +64,14 @@ def rank_gallery(
     are computed block by block; the ids are (Q,) and (G,) integers. Everything else, including the errors, is as in
     :func:`rank_from_distances`.
     """
-    query_features, gallery_features = map(torch.as_tensor, (query_features, gallery_features))
+    query_features, gallery_features = map(_tensor, (query_features, gallery_features))
     shapes = tuple(query_features.shape), tuple(gallery_features.shape)
     if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
         raise ValueError(f"features must have shapes (Q, d) and (G, d), not {shapes[0]} and {shapes[1]}")
     counts, device = (len(query_features), len(gallery_features)), query_features.device
     matches = _find_matches(query_pids, gallery_pids, query_camids, gallery_camids, shape=counts, device=device)
     dtype = torch.promote_types(torch.promote_types(query_features.dtype, gallery_features.dtype), torch.float32)
-    query, gallery = query_features.detach().to(dtype), gallery_features.detach().to(dtype)
+    query, gallery = query_features.to(dtype), gallery_features.to(dtype)
     squared_norm = torch.linalg.vector_norm(gallery, dim=1).square()  # (G,); vecdot would hold (G, d) products
     center = gallery.mean(0)
     if center @ center > 0.99 * squared_norm.median():  # so similar that rounding would hide the differences
@@ -108,11 +108,7 @@ def rank_from_distances(
         ValueError: shapes that do not match, a NaN or infinite distance, an empty set, ``top_k`` below 1, or no valid
             query.
     """
-    distmat = (
-        distmat.detach()
-        if isinstance(distmat, Tensor)
-        else torch.from_numpy(np.require(distmat, requirements=["C", "W"]))
-    )
+    distmat = _tensor(distmat)
     if distmat.ndim != 2:
         raise ValueError(f"distmat must have shape (Q, G), not {tuple(distmat.shape)}")
     distmat = distmat.to(torch.promote_types(distmat.dtype, torch.float32))
@@ -120,6 +116,13 @@ def rank_from_distances(
         query_pids, gallery_pids, query_camids, gallery_camids, shape=distmat.shape, device=distmat.device
     )
     return _rank(lambda queries: distmat[queries].clone(), matches, top_k)
+
+
+def _tensor(values: Tensor | np.ndarray) -> Tensor:
+    """Return the values without a gradient; an array is copied only if torch cannot use its memory."""
+    return (
+        values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.require(values, requirements=["C", "W"]))
+    )
 
 
 def _ids(values: Ids, count: int, name: str) -> Tensor:

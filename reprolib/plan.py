@@ -175,14 +175,22 @@ def _text(function: Callable) -> str:
     except (OSError, TypeError):
         code = getattr(function, "__code__", None)
         text = repr((code.co_code, code.co_consts, code.co_names)) if code else repr(type(function))
-    values = {}
-    for name, value in _used(function).items():
-        if isinstance(value, torch.Tensor | np.ndarray):
-            array = torch.as_tensor(value).detach().cpu().numpy()
-            values[name] = hashlib.blake2b(np.ascontiguousarray(array)).hexdigest()
-        elif isinstance(value, Number | str | tuple | list | dict | set):
-            values[name] = value
-    return text + (repr(sorted(values.items())) if values else "")
+    values = {n: v for n, v in _used(function).items() if not (callable(v) or inspect.ismodule(v))}
+    return text + "".join(f"{name}={_form(values[name])};" for name in sorted(values))
+
+
+def _form(value) -> str:
+    """Return a text that is the same for equal values in every process; for objects of other kinds only their type."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        array = torch.as_tensor(value).detach().cpu().numpy()
+        return hashlib.blake2b(np.ascontiguousarray(array)).hexdigest()
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_form(k)}: {_form(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_form, value))}]"
+    if isinstance(value, set | frozenset):  # their order differs from process to process
+        return f"[{', '.join(sorted(map(_form, value)))}]"
+    return repr(value) if isinstance(value, Number | str) else type(value).__name__
 
 
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from conftest import make_split
 from PIL import Image
 
 import reprolib
-from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, algorithm, paths, pipeline
+from reprolib import BUC, BUC_RELEASED, DBC, DBC_RELEASED, OIM, algorithm, paths, pipeline, plan
 from reprolib.assessment import select_stage
 from reprolib.audit import repaired
 from reprolib.datasets import Split
@@ -382,6 +382,15 @@ def test_a_linkage_of_ones_own_is_another_where_a_function_or_a_dictionary_that_
     monkeypatch.setitem(globals(), "WEIGHT", 2.0)
     with pytest.raises(StateError, match="linkage was"):
         run(recipe, tiny_split)
+
+
+def test_what_a_linkage_uses_is_told_alike_in_every_process():
+    held = {"names": {"b", "a"}, "function": penalty, "rows": [np.ones(2), torch.ones(2)]}
+    told = plan._form(held)
+    assert told == plan._form(held | {"names": {"a", "b"}, "function": with_penalty})
+    assert "['a', 'b']" in told
+    assert " at 0x" not in told
+    assert told != plan._form(held | {"rows": [np.ones(2), torch.zeros(2)]})
 
 
 def test_the_record_of_another_run_is_not_taken_for_ones_own(tiny_split):

@@ -73,7 +73,8 @@ def _cards(notebooks: list[NotebookPage], folder: Path) -> list[dict]:
 def _require_own(target: Path) -> None:
     index = target / "index.html"
     own = index.is_file() and '<meta name="generator" content="reprolib">' in index.read_text(encoding="utf-8")
-    if target.exists() and not own and not (target.is_dir() and not any(target.iterdir())):
+    free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    if not (free or own):
         raise ReportError(f"{target}: exists and is not a complete report; move it away and run this command again")
 
 

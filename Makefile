@@ -1,4 +1,4 @@
-# `make reproduce` and `make test` need git, make and Python 3.11 or newer. They set up everything else themselves.
+# `make reproduce` and `make test` need git, make and Python 3.11 to 3.14. They set up everything else themselves.
 PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
@@ -27,8 +27,8 @@ help:
 
 setup: .venv/.done
 .venv/.done: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ...")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed; name it: make PYTHON=python3.12 ...")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
@@ -40,14 +40,14 @@ reproduce: setup
 # These are Jupyter's defaults, set here so that no configuration on the machine changes them. Jupyter makes its own
 # token, a new one each time. Runs in the lab do not change the stored results.
 lab: setup
-	REPROLIB_RESULTS=$(CURDIR)/results/reproduced $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False \
-		--ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb $(LAB)
+	REPROLIB_RESULTS="$(CURDIR)/results/reproduced" $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False \
+		--ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb $(LAB)
 
 test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest $(SHARED) --no-loadscope-reorder
-	REPROLIB_RESULTS=$(CURDIR)/.pytest_cache/results $(BIN)/python -m pytest $(SHARED) --nbval notebooks
+	REPROLIB_RESULTS="$(CURDIR)/.pytest_cache/results" $(BIN)/python -m pytest $(SHARED) --nbval notebooks
 
 audit: setup
 	@$(BIN)/uvx --quiet pip-audit --version || { echo "make audit: pip-audit cannot be fetched: it needs the network"; exit 1; }

@@ -55,12 +55,11 @@ class Algorithm:
         self.record = RunRecord(settings, provenance(device, self.precision), untrained={})
         if team.size > 1:
             self.record.provenance["processes"] = team.size
-        self.record.provenance["tested_on"] = tested_on
         compiled = {"compiled": True} if plan.compiled else {}
-        self.record.provenance |= compiled
+        self.record.provenance |= {"tested_on": tested_on, **compiled}
         self.origin = make_origin(settings, device=device.type, **tested_on, **compiled)
         self.num_stages = recipe.num_stages(len(self.labels))
-        self.merges = recipe.merges_per_stage(len(self.labels))
+        self.merges_per_stage = recipe.merges_per_stage(len(self.labels))
 
     @keeping_freed_memory()
     def finish(self, on_stage: Callable[[RunRecord, int], None] | None) -> RunRecord:
@@ -83,7 +82,7 @@ class Algorithm:
         labels = np.stack([load_array(self._stage_folder(s), "labels") for s in range(self.num_stages)])
         pids = self.data.split.train_pids
         with replacing(paths.LABELS / f"{self.record.name}.npz") as partial, partial.open("wb") as file:
-            np.savez_compressed(file, pseudo_labels=labels.astype(np.int32), pids=pids.astype(np.int32))
+            np.savez_compressed(file, pseudo_labels=labels.astype(np.int32), pids=pids)
         self.record.save()
         return self.record
 
@@ -106,18 +105,17 @@ class Algorithm:
         entry |= {"validation": self._validate()} if self.data.validation else {}
         clock.lap("evaluate")
         entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids)), "validity": {}}
-        merges = self.recipe.criterion is not None and stage + 1 < self.num_stages
-        judges = self.recipe.criterion is not None and (len(labels) <= MANY or self.recipe.selection == "silhouette")
-        if merges or judges:
+        merging = self.recipe.criterion is not None and stage + 1 < self.num_stages
+        judging = self.recipe.criterion is not None and (len(labels) <= MANY or self.recipe.selection == "silhouette")
+        if merging or judging:
             output = self._extract(self.data.train, self.data.split.train)
             clock.lap("extract")
-        if judges:
+        if judging:
             entry["validity"] = cluster_validity(output.feature, labels)
             clock.lap("validity")
-        if merges:
-            self.labels = merge_clusters(
-                output.feature, labels.to(self.device), criterion=self.recipe.criterion, merges_per_stage=self.merges
-            ).cpu()
+        if merging:
+            how = {"criterion": self.recipe.criterion, "merges_per_stage": self.merges_per_stage}
+            self.labels = merge_clusters(output.feature, labels.to(self.device), **how).cpu()
             clock.lap("merge")
             self._start_table(output.embedding, old=labels, new=self.labels)
         self._save(entry, labels)
@@ -155,7 +153,7 @@ class Algorithm:
             table.weight.copy_(self.table_start)
         rates = learning_rates(self.recipe, stage, video=self.data.split.is_video)
         title = {"desc": f"stage {stage}, {num_clusters} clusters", "unit": "epoch", "leave": False}
-        quiet = {"disable": True} if self.team.rank > 0 else {}  # by default as $TQDM_DISABLE says
+        quiet = {"disable": True} if self.team.rank > 0 else {}  # {}: as $TQDM_DISABLE says
         with tqdm(total=len(rates), **title, **quiet) as bar:
 
             def show(epoch: int, loss: float) -> None:

@@ -28,9 +28,11 @@ def select(names: list[str]) -> list[Path]:
     """Return the notebooks whose names begin with one of ``names`` ("04", "04_buc"); all notebooks if it is empty.
 
     Raises:
-        ValueError: a name that matches no notebook.
+        ValueError: a name that matches no notebook, or no notebooks at all.
     """
     notebooks = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+    if not notebooks:
+        raise ValueError(f"{paths.NOTEBOOKS}: no notebooks; {paths.NO_CHECKOUT}")
     unknown = [n for n in names if not any(b.name.startswith(n) for b in notebooks)]
     if unknown:
         raise ValueError(f"no notebook begins with {unknown}; choose from {', '.join(b.stem for b in notebooks)}")
@@ -101,7 +103,10 @@ def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = 
 
 
 def wanted(notebooks: list[Path], values: dict[str, str]) -> list[Job]:
-    """Return the runs that the notebooks would train, each once; they are executed until they need the records.
+    """Return the runs that the notebooks would train, each once.
+
+    Each notebook is executed with ``$REPROLIB_NOTE_JOBS`` set: it notes its runs, and then fails for lack of records,
+    which is ignored.
 
     Raises:
         ValueError: a parameter that none of the notebooks has.
@@ -133,9 +138,12 @@ def _asks(notebook: Path) -> bool:
 
 
 def _execute_all(notebooks: list[Path], values: dict[str, str], **how) -> dict[str, str]:
-    one_gpu = values.get("source") == "run" and torch.cuda.is_available()  # it has room for only one training process
-    workers = 1 if one_gpu else max(1, min(cores(), len(notebooks)))
-    others, failures = [n for n in notebooks if not n.name.startswith(LAST)], {}
+    trains = any(name.endswith("source") and value == "run" for name, value in values.items())
+    one_gpu = trains and torch.cuda.is_available()  # it has room for only one training process
+    measures = values.get("bench_source") == "run"  # which other work would disturb
+    workers = 1 if one_gpu or measures else max(1, min(cores(), len(notebooks)))
+    others = [n for n in notebooks if not n.name.startswith(LAST)]
+    failures: dict[str, str] = {}
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(notebooks), unit="notebook") as bar,

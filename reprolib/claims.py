@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from reprolib.columns import by_seed
+from reprolib.datasets import Split
+from reprolib.quality import recall_across_cameras
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord
 
@@ -59,19 +61,26 @@ def beyond_spread(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Marg
     return margins
 
 
-def within_spread(one: Recipe, other: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which a mean difference is below its standard deviation over the seeds; needs at least two seeds."""
+def beyond_control(
+    pair: tuple[Recipe, Recipe], control: tuple[Recipe, Recipe], lead: Callable[[Recipe, Recipe], Margins] = higher
+) -> Margins:
+    """Margin by which the first of ``pair`` leads the second, minus that of ``control``, for the seeds that all have.
+
+    A difference that both pairs share, and that only the first can have for the reason tested, is tested in this way.
+    """
 
     def margins(records: list[RunRecord]) -> list[float]:
-        differences = higher(one, other, metric)(records)
-        return [stdev(differences) - abs(mean(differences))] if len(differences) > 1 else []
+        found = [by_seed(records, recipe) for recipe in (*pair, *control)]
+        shared = sorted(set(found[0]).intersection(*found[1:]))
+        of_all = [runs[seed] for runs in found for seed in shared]
+        return [own - other for own, other in zip(lead(*pair)(of_all), lead(*control)(of_all), strict=True)]
 
     return margins
 
 
 def earlier(first: Recipe, second: Recipe) -> Margins:
-    """Number of stages by which one recipe's best stage comes before another's."""
-    return _in_pairs(first, second, lambda a, b: b.selected - a.selected)
+    """Number of stages by which one recipe's best stage comes before another's, where both are after a merge."""
+    return _in_pairs(first, second, lambda a, b: b.selected - a.selected if a.selected and b.selected else None)
 
 
 def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
@@ -124,21 +133,44 @@ GOOD_IN_CLUSTERS: dict[str, Callable[[dict], float | None]] = {
     "few singletons": lambda stage: -100 * stage["quality"]["num_singletons"] / images_in(stage),
     "no large cluster": lambda stage: -100 * stage["quality"]["largest_cluster"] / images_in(stage),
     "purity": lambda stage: 100 * stage["quality"]["purity"],
-    "high silhouette": lambda stage: stage.get("validity", {}).get("silhouette"),
-    "low Davies-Bouldin index": lambda stage: -stage["validity"]["davies_bouldin"] if stage.get("validity") else None,
+    "pair recall": lambda stage: 100 * stage["quality"]["pair_recall"],
+    "adjusted Rand index": lambda stage: 100 * stage["quality"]["adjusted_rand_index"],
+    "silhouette": lambda stage: stage.get("validity", {}).get("silhouette"),
 }
 
 
 def better_clusters(better: Recipe, worse: Recipe, measure: str) -> Margins:
     """Difference in one of ``GOOD_IN_CLUSTERS``, the mean over the stages after a merge; both have as many clusters.
 
-    Only for seeds in which both records have the measure: the earliest have no silhouette and no Davies-Bouldin index.
+    Only for seeds in which both records have the measure: the earliest have no silhouette.
     """
     good = GOOD_IN_CLUSTERS[measure]
 
     def margin(a: RunRecord, b: RunRecord) -> float | None:
         pairs = [(good(one), good(other)) for one, other in zip(a.stages[1:], b.stages[1:], strict=False)]
         differences = [one - other for one, other in pairs if one is not None and other is not None]
+        return mean(differences) if differences else None
+
+    return _in_pairs(better, worse, margin)
+
+
+def joins_across_cameras(split: Split, better: Recipe, worse: Recipe) -> Margins:
+    """Difference in the percentage of one person's pairs from two cameras that are in one cluster.
+
+    It is the mean over the stages after a merge, for runs on ``split``, the whole dataset.
+    """
+
+    def shares(record: RunRecord) -> list[float]:
+        people, seed = record.settings["identities"], record.settings["seed"]
+        images = split.keep_identities(people, seed) if people else split
+        identities = record.stored_labels("pids")
+        of_stages = record.pseudo_labels()[1:]
+        return [100 * recall_across_cameras(labels, identities, images.train.camids) for labels in of_stages]
+
+    def margin(a: RunRecord, b: RunRecord) -> float | None:
+        if {a.settings["dataset"], b.settings["dataset"]} != {split.name}:
+            return None
+        differences = [one - other for one, other in zip(shares(a), shares(b), strict=False)]
         return mean(differences) if differences else None
 
     return _in_pairs(better, worse, margin)
@@ -162,7 +194,7 @@ def declines_below(people: Callable[[RunRecord], int], recipe: Recipe, metric: s
 
     def margins(records: list[RunRecord]) -> list[float]:
         own = [record for _, record in sorted(by_seed(records, recipe).items())]
-        return [margin(record) for record in own if falls([record])[0] > 0]
+        return [margin(record) for record in own if falls([record])[0] > 0 and record.stages[record.selected + 1 :]]
 
     return margins
 
@@ -170,12 +202,13 @@ def declines_below(people: Callable[[RunRecord], int], recipe: Recipe, metric: s
 def steadier(steady: Recipe, other: Recipe, metric: str = "rank-1", *, after: int = 3) -> Margins:
     """Points by which one recipe falls less below its best than another, mean of ``after`` later stages (DBC Fig. 5).
 
-    Only for seeds in which both recipes have that many stages after their best.
+    Only for seeds in which both recipes have that many stages after their best, and their best after a merge.
     """
 
     def fall(record: RunRecord) -> float | None:
         following = record.curve(metric)[record.selected + 1 :][:after]
-        return 100 * (record.best[metric] - mean(following)) if len(following) == after else None
+        known = record.selected and len(following) == after
+        return 100 * (record.best[metric] - mean(following)) if known else None
 
     def margin(a: RunRecord, b: RunRecord) -> float | None:
         own, theirs = fall(a), fall(b)
@@ -187,11 +220,14 @@ def steadier(steady: Recipe, other: Recipe, metric: str = "rank-1", *, after: in
 def gradual(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1", *, at_least: float = 0.8) -> Margins:
     """Spearman's rank correlation between stage and gain from merging, up to the kept stage, minus ``at_least``.
 
-    The gain from merging is the curve minus that of training without merging, which may also rise gradually.
+    The gain from merging is the curve minus that of training without merging, which may also rise gradually. Only for
+    seeds in which the kept stage is the fourth or a later one: fewer points may rise by chance.
     """
 
-    def excess(merged: RunRecord, alone: RunRecord) -> float:
+    def excess(merged: RunRecord, alone: RunRecord) -> float | None:
         gain = np.subtract(merged.curve(metric), alone.curve(metric))[: merged.selected + 1]
+        if len(gain) < 4:
+            return None
         return float(spearmanr(range(len(gain)), gain).statistic) - at_least if len(set(gain)) > 1 else -at_least
 
     return _in_pairs(recipe, unmerged, excess)

@@ -54,6 +54,8 @@ def _assigned(items: list[str] | None) -> dict[str, str]:
 
 
 def _value(text: str) -> int | float | bool | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -160,7 +162,7 @@ def run(
         typer.Option(
             "--set",
             help="Change another field of the recipes, as name=value, for example selection=silhouette; repeat for "
-            "several fields.",
+            "several fields. An unknown name lists them all.",
         ),
     ] = None,
     device: Annotated[

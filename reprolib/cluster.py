@@ -96,7 +96,7 @@ def _connected(address: str | None) -> Iterator:
         import ray.util.scheduling_strategies
     except ImportError as error:
         raise ClusterError(
-            "Ray is not installed; run make setup, or pip install '.[cluster]' in the checkout"
+            "Ray is not installed; run make setup, or pip install --editable '.[cluster]' in the checkout"
         ) from error
     if ray.is_initialized():
         yield ray

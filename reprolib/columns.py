@@ -9,7 +9,7 @@ from reprolib.timings import Benchmark
 
 
 def recipe_of(record: RunRecord) -> dict:
-    """Return the settings of a record's recipe; one that is newer than the record has its default, as in that run."""
+    """Return the settings of a record's recipe; fields newer than the record have their default, as in that run."""
     then = {f.name: f.default for f in fields(Recipe)} | record.settings["recipe"]
     if then["criterion"]:
         then["criterion"] = {f.name: f.default for f in fields(Criterion)} | then["criterion"]

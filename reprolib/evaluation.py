@@ -19,7 +19,7 @@ _FEW_MATCHES = 32  # per query; up to about this many, numpy counts faster than 
 Ids = Tensor | np.ndarray | Sequence[int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """Quality of a ranking as fractions, over the queries that have a match in another camera."""
 
@@ -29,7 +29,7 @@ class Ranking:
     num_valid_queries: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Matches:
     """Where the identity of each query is found: the gallery images sorted by pid, and one range per query."""
 
@@ -127,14 +127,10 @@ def _tensor(values: Tensor | np.ndarray) -> Tensor:
 
 def _ids(values: Ids, count: int, name: str) -> Tensor:
     """Return the ids (count,) on the host."""
-    ids = values.cpu() if isinstance(values, Tensor) else np.array(values)
-    if isinstance(ids, np.ndarray):
-        if ids.dtype.kind not in "iubf":
-            raise ValueError(f"{name} must be {count} integers, not {type(values).__name__} of {ids.dtype}")
-        ids = torch.from_numpy(ids)
-    if ids.shape != (count,) or ids.is_floating_point():
-        raise ValueError(f"{name} must be {count} integers, not {ids.dtype} of shape {tuple(ids.shape)}")
-    return ids.to(torch.int64).contiguous()  # torch.searchsorted warns about non-contiguous input
+    ids = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if ids.shape != (count,) or ids.dtype.kind not in "iub":
+        raise ValueError(f"{name} must be {count} integers, not {ids.dtype} of shape {ids.shape}")
+    return torch.from_numpy(ids.astype(np.int64))
 
 
 def _find_matches(

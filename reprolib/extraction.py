@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from reprolib import paths
-from reprolib.datasets.split import Tracklets, as_frames
+from reprolib.datasets.split import Tracklets
 from reprolib.devices import autocast, choose_device, computing_in, keeping_freed_memory
 from reprolib.images import Images, load_images, resize
 from reprolib.model import Model, Output
@@ -92,12 +92,10 @@ def extract_features(
         RecordError: the weights are missing.
         ValueError: no frames, an unreadable frame, or ``starts`` that do not match the frames.
     """
-    model, device, size = load_model(record), choose_device(device), tuple(record.settings["image_size"])
-    frames = as_frames(frames)
-    if len(frames) == 0:
+    tracklets = Tracklets(frames, starts, None)
+    if len(tracklets) == 0:
         raise ValueError("frames is empty; pass at least one frame")
-    starts = np.arange(len(frames) + 1) if starts is None else starts
-    tracklets = Tracklets(frames, starts, np.zeros(len(starts) - 1, np.int64))
+    model, device, size = load_model(record), choose_device(device), tuple(record.settings["image_size"])
     images = load_images(tracklets.frames, size)
     how = {"image_size": size, "device": device, "frames_at_most": record.settings["recipe"]["frames_at_most"]}
     return extract(model.place(device), images.to(device), tracklets.starts, **how).feature.cpu().clone()

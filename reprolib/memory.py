@@ -10,14 +10,15 @@ _EPSILON = 1e-12  # the smallest divisor in torch.nn.functional.normalize
 
 def _check_shapes(embedding: Tensor, pseudo_labels: Tensor, weight: Tensor) -> None:
     """Raise ValueError unless the shapes are those of a batch (B, d), its labels (B,) and a table (C, d)."""
+    if not isinstance(pseudo_labels, Tensor) or pseudo_labels.dtype != torch.int64:
+        got = pseudo_labels.dtype if isinstance(pseudo_labels, Tensor) else type(pseudo_labels).__name__
+        raise ValueError(f"pseudo_labels must be a tensor of torch.int64, not {got}")
     if embedding.ndim != 2 or embedding.shape[1] != weight.shape[1]:
         raise ValueError(f"embedding has shape {tuple(embedding.shape)}, but the table takes (B, {weight.shape[1]})")
     if pseudo_labels.shape != embedding.shape[:1] or len(pseudo_labels) == 0:
         raise ValueError(
             f"pseudo_labels has shape {tuple(pseudo_labels.shape)} for {len(embedding)} embeddings; pass one for each"
         )
-    if pseudo_labels.dtype != torch.int64:
-        raise ValueError(f"pseudo_labels must be int64, not {pseudo_labels.dtype}")
 
 
 def _check_range(low: int, high: int, num_clusters: int) -> None:

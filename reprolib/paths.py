@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+SOURCE = Path(__file__).resolve().parent.parent
+# A package installed without its repository keeps its files in the working directory.
+ROOT = SOURCE if (SOURCE / "pyproject.toml").is_file() else Path.cwd()
+NO_CHECKOUT = "they are in the repository; clone it, and there: pip install --editable ."
 DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
 STORED = ROOT / "results"  # the results in the repository
@@ -31,4 +34,4 @@ VERDICTS = RESULTS / "verdicts"  # verdicts of the notebooks, one JSON file per 
 def data_root(root: str | Path | None = None) -> Path:
     """Return the folder that holds the datasets: ``root`` if given, else ``$REPROLIB_DATA``, else ``data/``."""
     folder = os.path.expanduser(root or os.environ.get("REPROLIB_DATA") or DATA)
-    return Path(os.path.realpath(folder))  # also resolves circular links, to a folder that does not exist
+    return Path(os.path.realpath(folder))  # unlike Path.resolve() of older Pythons, no error for circular links

@@ -50,14 +50,18 @@ def run(
             on a CPU and TF32 on CUDA.
         compiled: train the backbone with ``torch.compile``: on a GPU it takes about a minute to compile and is faster
             afterwards; the record says so. A finished run is read back whether it was compiled or not.
-        backbone: resnet50, resnet18, resnet18-cifar or mobilenet_v2; None means the dataset's default in ``NETWORKS``,
-            else that of the papers.
-        weights: "imagenet", "none", a local file, or "catalogue", which replaces ImageNet for the embedded datasets.
-        image_size: (height, width).
-        identities: train on this many identities, drawn at random; query and gallery stay complete.
+        backbone: resnet50, resnet18, resnet18-cifar or mobilenet_v2. None means resnet50, as in the papers; resnet18
+            for the synthetic datasets, resnet18-cifar for cifar10.
+        weights: "imagenet", "none", a local file, or "catalogue", which replaces ImageNet for the synthetic datasets.
+            None means imagenet; catalogue for the synthetic datasets, none for cifar10.
+        image_size: (height, width) in pixels. None means (256, 128); (64, 32) for the synthetic datasets, (32, 32) for
+            cifar10.
+        identities: train on this many identities, drawn at random; query and gallery stay complete. As many of the
+            other identities, if there are any, become the validation set.
         samples: train on this many samples, drawn at random; for CIFAR-10 they are also the gallery.
         data_root: folder of the datasets; None means ``$REPROLIB_DATA``, else ``data/``.
-        fresh: delete the record and state of an earlier run with the same settings.
+        fresh: first delete the record and state of an earlier run with the same settings, including the first stage
+            that it shares with other runs.
         wait: wait for another process that is working on the same run, or on the first stage that it shares.
         on_stage: called after each stage with the record so far and the total number of stages.
 
@@ -69,9 +73,20 @@ def run(
             by other code, versions or data, or on another kind of device; the message gives the remedy.
         Busy: another process is working on the run, and ``wait`` is False.
     """
-    network = {"device": device, "precision": precision, "compiled": compiled, "backbone": backbone, "weights": weights}
-    data = {"image_size": image_size, "identities": identities, "samples": samples, "data_root": data_root}
-    plan = make_plan(recipe, dataset, seed=seed, **network, **data)
+    plan = make_plan(
+        recipe,
+        dataset,
+        seed=seed,
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        identities=identities,
+        samples=samples,
+        data_root=data_root,
+    )
     with team(plan.device) as together:
         if together.rank > 0:
             return _begin(plan, together).follow()

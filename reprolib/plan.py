@@ -42,7 +42,7 @@ class Plan:
     recipe: Recipe
     split: Split
     settings: dict  # settings of the record
-    weights: str
+    weights: str  # "imagenet", "none" or a file; the settings have its name and digest
     device: torch.device
     compiled: bool = False
 
@@ -127,7 +127,7 @@ def make_plan(
     require_usable(split)
     _require_trainable(recipe, split)
     default = NETWORKS.get(split.name, PAPERS_NETWORK)
-    backbone, image_size = backbone or default[0], _checked_size(image_size or default[2])
+    backbone, image_size = backbone or default[0], _checked_size(default[2] if image_size is None else image_size)
     weights, source = weights or default[1], ""
     if weights == "catalogue":
         weights, source = str(catalogue_weights(backbone, image_size=image_size)), "catalogue "

@@ -70,6 +70,20 @@ def _agreement(labels: np.ndarray, pids: np.ndarray) -> dict[str, float | None]:
     }
 
 
+def recall_across_cameras(pseudo_labels: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> float:
+    """Return the share of the pairs with one pid and two cameras that are in the same cluster; 1 without such pairs.
+
+    ``pseudo_labels``, ``pids`` and ``camids`` are (N,) integers.
+    """
+
+    def across(*groups: np.ndarray) -> int:
+        alike, same_camera = (np.unique(ids, axis=1, return_counts=True)[1] for ids in (groups, (*groups, camids)))
+        return _pairs(alike) - _pairs(same_camera)
+
+    of_pid = across(pids)
+    return across(pids, pseudo_labels) / of_pid if of_pid else 1.0
+
+
 def cluster_validity(features: Tensor, pseudo_labels: Tensor) -> dict[str, float]:
     """Measure how compact and well separated clusters are, without identities, so that unlabeled data suffices.
 

@@ -12,12 +12,13 @@ from typing import Literal, get_args, get_origin
 
 def _check_choices(settings) -> None:
     """Raise ValueError for a field whose type or choice does not match its annotation; an int may become a float."""
-    kinds = {int: int, float: int | float, str: str}
+    kinds = {bool: bool, int: int, float: int | float, str: str}
     for f in fields(settings):
         value, choices = getattr(settings, f.name), get_args(f.type) if get_origin(f.type) is Literal else None
         if choices and value not in choices:
             raise ValueError(f"{f.name}={value!r} is not one of {', '.join(map(repr, choices))}")
-        if f.type in kinds and (isinstance(value, bool) or not isinstance(value, kinds[f.type])):
+        is_number = f.type in (int, float)
+        if (f.type in kinds and not isinstance(value, kinds[f.type])) or (is_number and isinstance(value, bool)):
             raise ValueError(f"{f.name}={value!r} must be of type {f.type.__name__}")
         if f.type is float:  # 1 and 1.0 are the same setting, so they must give a run the same name
             object.__setattr__(settings, f.name, float(value))
@@ -28,7 +29,10 @@ LINKAGES = ("minimum", "maximum", "centroid", "average")
 
 @dataclass(frozen=True)
 class Criterion:
-    """Dissimilarity of two clusters, ``linkage + regularizer_weight * regularizer``, and how pairs are ranked by it."""
+    """Dissimilarity of two clusters, ``linkage + regularizer_weight * regularizer``, and how pairs are ranked by it.
+
+    The comment at each field in ``reprolib/recipe.py`` says what it means; in a notebook ``Criterion??`` shows them.
+    """
 
     linkage: str | Callable = "minimum"  # one of LINKAGES (BUC Eq. 4 and text; DBC Eq. 4), or a function like those
     regularizer: Literal["none", "size", "dispersion"] = "none"  # BUC Eq. (5); DBC Eq. (5)
@@ -68,7 +72,12 @@ AT_LEAST_ONE = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings of a method: everything that determines a run apart from its data, backbone and seed."""
+    """All settings of a method: everything that determines a run apart from its data, backbone and seed.
+
+    The comment at each field in ``reprolib/recipe.py`` says what it means; in a notebook ``Recipe??`` shows them. A
+    recipe is changed by ``dataclasses.replace(BUC, merge_percent=0.1)``, the fields of its criterion by
+    ``BUC.changed(ranking="each_merge")``.
+    """
 
     name: str
     criterion: Criterion | None  # None: no merging, every image remains its own class
@@ -146,6 +155,8 @@ class Recipe:
         Raises:
             ValueError: an unknown field, a field of the criterion where nothing is merged, or an invalid value.
         """
+        if "criterion" in values:
+            raise ValueError("a whole criterion is changed by dataclasses.replace(recipe, criterion=...)")
         own, of_criterion = ({f.name for f in fields(kind)} - {"criterion"} for kind in (Recipe, Criterion))
         if unknown := values.keys() - own - of_criterion:
             raise ValueError(

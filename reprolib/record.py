@@ -17,7 +17,7 @@ import torch
 from reprolib import paths
 from reprolib.files import replacing
 
-DAMAGED = "use another file; or, if this was one, delete it and run again"
+DAMAGED = "if it was a record, delete it and run again"
 FORMAT = 1  # increased when the fields of a record change their meaning
 
 
@@ -33,14 +33,29 @@ class RecordError(ValueError):
 
 @dataclass
 class RunRecord:
-    """One execution of a recipe. Metrics are fractions; tables show percent."""
+    """One execution of a recipe.
 
-    settings: dict  # dataset, its fingerprint, identities, recipe, backbone, weights, image_size, seed, precision
-    provenance: dict  # device, versions, commit, date, wall time
-    untrained: dict  # metrics of the network before any training
-    stages: list[dict] = field(default_factory=list)  # stage, num_clusters, losses, metrics, quality, validity, seconds
-    selected: int | None = None  # the stage kept by settings["recipe"]["selection"]; None while unfinished
-    root: ClassVar[Path | None] = None  # results folder that a record was read from; not part of the record
+    Attributes:
+        settings: dataset, its fingerprint, identities, recipe, backbone, weights, image_size and seed; samples,
+            precision and images only if they are not the default.
+        provenance: device, threads, precision, versions, commit, date, seconds.
+        untrained: metrics of the network before any training.
+        stages: a dictionary per stage: stage, num_clusters, losses (one per epoch), metrics, quality (the fields of
+            ``reprolib.quality.ClusterQuality``), validity (silhouette and others), seconds (of each part), and
+            validation (metrics) in runs on a number of identities.
+        selected: the stage kept by the recipe's ``selection``; None while the run is unfinished.
+        root: the results folder that the record was read from, if it was; not part of the record.
+
+    Metrics are fractions: rank-1, rank-5, rank-10, rank-20, mAP (trapezoid) and mAP_step; and num_valid_queries. There
+    are none if nothing was ranked.
+    """
+
+    settings: dict
+    provenance: dict
+    untrained: dict
+    stages: list[dict] = field(default_factory=list)
+    selected: int | None = None
+    root: ClassVar[Path | None] = None
 
     def __repr__(self) -> str:
         """Return a short summary; the settings would be long."""
@@ -55,7 +70,7 @@ class RunRecord:
 
     @property
     def best(self) -> dict:
-        """The metrics of the kept stage."""
+        """The metrics of the kept stage, which is the best one only if the recipe's ``selection`` is "test"."""
         return self.stages[self.kept]["metrics"]
 
     @property
@@ -97,7 +112,9 @@ class RunRecord:
                     with file.open("rb") as opened, np.load(opened) as content:
                         return content[name]
                 except Exception as error:  # a damaged archive can fail in any way
-                    raise RecordError(f"{file}: not the labels of a run ({error}); {DAMAGED}") from error
+                    raise RecordError(
+                        f"{file}: not the labels of a run ({error}); restore it, or run again with --fresh (fresh=True)"
+                    ) from error
         raise RecordError(
             f"{(places or [paths.LABELS])[0]}: does not contain {self.name}.npz, the labels of the run; set "
             "REPROLIB_RESULTS to the results folder of that run, or run it again with --fresh"
@@ -196,18 +213,20 @@ def cpu_name() -> str:
 def commit(*folders: str) -> str:
     """Return the checkout's commit, with "+changes" if any of ``folders`` has changed since.
 
-    For a source tree without git history return ``$REPROLIB_COMMIT``, or "unknown" if that is not set.
+    For a source tree without a git history of its own return ``$REPROLIB_COMMIT``, or "unknown" if that is not set.
     """
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", str(paths.SOURCE), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        return head + ("+changes" if git("status", "--porcelain", "--", *folders) else "")
+        if Path(git("rev-parse", "--show-toplevel")).resolve() == paths.SOURCE:  # not a repository around this folder
+            head = git("rev-parse", "--short=12", "HEAD")
+            return head + ("+changes" if git("status", "--porcelain", "--", *folders) else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("REPROLIB_COMMIT", "unknown")
+        pass
+    return os.environ.get("REPROLIB_COMMIT", "unknown")
 
 
 def write_json(file: Path, content: dict) -> None:

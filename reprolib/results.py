@@ -18,6 +18,7 @@ from reprolib.claims import (
     ahead_from,
     begins_higher,
     better_clusters,
+    beyond_control,
     beyond_spread,
     close,
     declines,
@@ -28,9 +29,9 @@ from reprolib.claims import (
     highest,
     images_in,
     joined,
+    joins_across_cameras,
     rises,
     steadier,
-    within_spread,
 )
 from reprolib.columns import by_seed, column, columns, is_of, pretrained, recipe_of
 from reprolib.datasets import NAMES, DatasetError, load_dataset, summarize
@@ -48,6 +49,7 @@ __all__ = [
     "as_published",
     "begins_higher",
     "better_clusters",
+    "beyond_control",
     "beyond_spread",
     "close",
     "column",
@@ -63,6 +65,7 @@ __all__ = [
     "higher",
     "highest",
     "joined",
+    "joins_across_cameras",
     "load_beside_programs",
     "load_or_measure",
     "load_or_run",
@@ -79,8 +82,10 @@ __all__ = [
     "train_pids",
     "unfinished",
     "verdict",
-    "within_spread",
 ]
+
+# Agreement of a stage's clusters with the identities: the names in tables and figures, and in the records.
+AGREEMENT = {"purity": "purity", "adjusted Rand index": "adjusted_rand_index", "pair recall": "pair_recall"}
 
 
 def load_or_run(
@@ -197,9 +202,10 @@ def load_beside_programs() -> list[Benchmark]:
 
 
 def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Make a table, a row per run and stage: column, recipe, seed, stage, num_clusters, metrics (%), quality, kept.
+    """Make a table, a row per run and stage: column, recipe, seed, stage, num_clusters, metrics, quality (%), kept.
 
-    "singletons" and "largest cluster" are the percentages of the training samples in such clusters.
+    "singletons" and "largest cluster" are the percentages of the training samples in such clusters; the other measures
+    of quality are those of ``reprolib.quality.ClusterQuality``.
 
     Raises:
         RecordError: two different recipes of one name in the same column; figures and tables would mix them.
@@ -214,13 +220,14 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
                 "of its own: replace(recipe, name=...)"
             )
         for stage in record.stages:
-            percent = {k: 100 * v for k, v in stage["metrics"].items() if k != "num_valid_queries"}
+            metrics = {k: v for k, v in stage["metrics"].items() if k != "num_valid_queries"}
             head = {"column": name, "recipe": record.settings["recipe"]["name"]}
             head |= {"seed": record.settings["seed"], "stage": stage["stage"], "num_clusters": stage["num_clusters"]}
-            quality, one = {k: stage["quality"][k] for k in ("purity", "adjusted_rand_index")}, 100 / images_in(stage)
-            quality |= {"singletons": one * stage["quality"]["num_singletons"]}
-            quality |= {"largest cluster": one * stage["quality"]["largest_cluster"]}
-            rows.append(head | percent | quality | {"kept": stage["stage"] == record.selected})
+            quality = {name: stage["quality"][field] for name, field in AGREEMENT.items()}
+            quality |= {"singletons": stage["quality"]["num_singletons"] / images_in(stage)}
+            quality |= {"largest cluster": stage["quality"]["largest_cluster"] / images_in(stage)}
+            shares = {k: None if v is None else 100 * v for k, v in (metrics | quality).items()}
+            rows.append(head | shares | {"kept": stage["stage"] == record.selected})
     return pd.DataFrame(rows)
 
 

@@ -16,7 +16,10 @@ from reprolib.timings import Benchmark
 
 def published(exhibit: str) -> pd.DataFrame:
     """Return the rows of ``data/published.csv`` for one table or figure, e.g. "BUC Table 1"."""
-    table = pd.read_csv(paths.DATA / "published.csv", keep_default_na=False)
+    file = paths.DATA / "published.csv"
+    if not file.is_file():
+        raise ValueError(f"{file}: the papers' numbers are missing; {paths.NO_CHECKOUT}")
+    table = pd.read_csv(file, keep_default_na=False)
     rows = table[table["exhibit"] == exhibit]
     if rows.empty:
         raise ValueError(f"{exhibit!r} is not one of {', '.join(sorted(table['exhibit'].unique()))}")
@@ -65,7 +68,7 @@ def compare(
             table[f"paper: {dataset}", metric] = values.set_axis(rows["method"]).reindex(index).fillna("")
     for name, values in ours(records, methods, metrics=metrics).items():
         table[name] = values.reindex(index).fillna("")
-    return _kept(table, exhibit)
+    return _finished(table, exhibit)
 
 
 def ours(
@@ -82,7 +85,7 @@ def ours(
             of_ours = {"top-1": "rank-1"}.get(metric, metric)  # the same if the gallery is the training set
             kept = [[r.best[of_ours] for r in by_seed(members, recipe).values()] for recipe in methods.values()]
             table[f"ours: {name}", metric] = [_summary(fractions) for fractions in kept]
-    return _kept(table, exhibit)
+    return _finished(table, exhibit)
 
 
 def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> pd.DataFrame:
@@ -96,10 +99,10 @@ def stages(records: Sequence[RunRecord], exhibit: str, *, at: Sequence[int]) -> 
         for metric in ("rank-1", "mAP"):
             reached = [[r.curve(metric)[stage] for r in members if stage < len(r.stages)] for stage in at]
             table[f"ours: {name}", metric] = [f"{100 * mean(values):.1f}" if values else "" for values in reached]
-    return _kept(table, exhibit)
+    return _finished(table, exhibit)
 
 
-def _kept(table: pd.DataFrame, exhibit: str | None) -> pd.DataFrame:
+def _finished(table: pd.DataFrame, exhibit: str | None) -> pd.DataFrame:
     """Give the table a header of two rows; the table of an exhibit is also written to ``results/tables``."""
     table.columns = pd.MultiIndex.from_tuples(table.columns)
     if exhibit is not None:
@@ -192,4 +195,4 @@ def compare_counts(counts: dict[str, dict]) -> pd.DataFrame:
                 row[f"{part} {unit}", "paper"] = f"{int(float(printed)):,}" if printed != "" else ""
                 row[f"{part} {unit}", "here"] = f"{here:,}" if here != "" else ""
         rows[name] = row
-    return _kept(pd.DataFrame(rows).T, "DBC Table I")
+    return _finished(pd.DataFrame(rows).T, "DBC Table I")

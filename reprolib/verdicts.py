@@ -1,7 +1,7 @@
 """Verdicts: they follow from the margins by which a claim holds; and the scorecard of all claims."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -16,17 +16,29 @@ from reprolib.record import RecordError, RunRecord, require_source, write_json
 OURS = ("Audit", "Beside")  # the exhibit begins with one of these if the question is ours, not the paper's
 
 
-def judge(margins: list[float]) -> str:
-    """Return "reproduced" (it holds in every seed), "partly" (in half or more and on average), or "not reproduced".
+VERDICTS = ("reproduced", "partly", "inconclusive", "not reproduced", "not attempted")
 
-    Without any run return "not attempted".
+
+def judge(margins: list[float]) -> str:
+    """Return the verdict in one column: "reproduced" if the claim holds in every seed, "not reproduced" if in none.
+
+    If the seeds disagree it is "inconclusive", without any run "not attempted".
     """
-    if not margins:
-        return "not attempted"
     held = sum(map(_holds, margins))
-    if held == len(margins):
-        return "reproduced"
-    return "partly" if 2 * held >= len(margins) and _holds(mean(margins)) else "not reproduced"
+    if 0 < held < len(margins):
+        return "inconclusive"
+    return ("reproduced" if held else "not reproduced") if margins else "not attempted"
+
+
+def judge_all(verdicts: Iterable[str]) -> str:
+    """Return the verdict over all columns: theirs if they agree, "partly" if some are reproduced and some are not.
+
+    Otherwise, if the seeds of a column disagree, it is "inconclusive".
+    """
+    found = set(verdicts) or {"not attempted"}
+    if len(found) == 1:
+        return found.pop()
+    return "partly" if {"reproduced", "not reproduced"} <= found else "inconclusive"
 
 
 def _holds(margin: float) -> bool:
@@ -54,10 +66,7 @@ def conclude(
     over: str = "seeds",
     source: str = "stored",
 ) -> None:
-    """Judge a claim by its margins in each column, one per seed; like ``verdict``, for claims without records.
-
-    The overall verdict is that of the columns if they agree, else "partly".
-    """
+    """Judge a claim by its margins in each column, one per seed; like ``verdict``, for claims without records."""
     require_source(source)
     rows = []
     for name, values in margins.items():
@@ -67,8 +76,7 @@ def conclude(
             rows.append({"column": name, "verdict": judge(values), "margin": round(mean(values), 2)})
             rows[-1] |= {"unit": unit, "holds": holds, "seeds": len(values)}
             rows[-1] |= {"deviation": round(stdev(values), 2)} if len(values) > 1 else {}
-    found = {row["verdict"] for row in rows} or {"not attempted"}
-    overall = found.pop() if len(found) == 1 else "partly"
+    overall = judge_all(row["verdict"] for row in rows)
     print(f"{overall.upper()}: {text}")
     for r in rows:
         seeds = f", holds in {r['holds']} of {r['seeds']} {over}" if r["seeds"] > 1 else f", one {over[:-1]}"

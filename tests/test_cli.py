@@ -252,6 +252,12 @@ def shelf(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize(("text", "value"), [("false", False), ("True", True), ("0.5", 0.5), ("last", "last")])
+def test_a_value_on_the_command_line_is_what_it_looks_like(text, value):
+    assert cli._value(text) == value
+    assert type(cli._value(text)) is type(value)
+
+
 def test_a_parameter_without_a_value_is_one_clear_line():
     result = call("reproduce", "--set", "seeds")
     assert result.exit_code == 1

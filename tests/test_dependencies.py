@@ -30,7 +30,7 @@ NEEDED = requirements(PROJECT["dependencies"] + EXTRAS)
 LOCKED = requirements(re.findall(r"^(\w[^\\\n]*)", LOCK, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
 @pytest.mark.parametrize("needed", NEEDED, ids=str)
 def test_lock_pins_every_dependency_once_for_each_python(needed, python):
     here = {"python_version": python, "python_full_version": f"{python}.7"}

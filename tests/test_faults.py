@@ -500,11 +500,21 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         r"images must be \(B, T, 3, H, W\), normalized, not \(2, 3, 32, 16\)",
     ),
     (
+        "labels in an array",
+        lambda f, p: repelled_loss(ROWS, np.arange(4), LookupTable(4, 4), temperature=0.1),
+        "pseudo_labels must be a tensor of torch.int64, not ndarray",
+    ),
+    (
+        "features whose distances overflow",
+        lambda f, p: merge_clusters(ROWS + 1e20, torch.arange(4), criterion=Criterion(), merges_per_stage=1),
+        r"features must be finite and below 1e\+15",
+    ),
+    (
         "identities in words",
         lambda f, p: rank_gallery(
             ROWS, ROWS, query_pids=["a"] * 4, gallery_pids=[1] * 4, query_camids=[0] * 4, gallery_camids=[1] * 4
         ),
-        "query_pids must be 4 integers, not list of <U1",
+        "query_pids must be 4 integers, not <U1 of shape",
     ),
     (
         "an embedding of another precision",
@@ -519,6 +529,7 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
     ),
     ("a record of no dataset", lambda f, p: results.load_or_run([BUC], dataset="market"), "'market' is not one of"),
     ("no recipe", lambda f, p: reprolib.run("buc", make_split()), "'buc' is not a Recipe; pass reprolib"),
+    ("no side", lambda f, p: run(image_size=()), r"image_size=\(\) must be \(height, width\)"),
     ("one side", lambda f, p: run(image_size=64), r"image_size=64 must be \(height, width\), each at least 8 pixels"),
     ("a size in words", lambda f, p: run(image_size="64x32"), r"image_size='64x32' must be \(height, width\)"),
     (
@@ -532,6 +543,12 @@ FAULTS = [  # what is tried, on an empty folder f and with a monkeypatch p; what
         r"photo\.jpg: not a folder; set --data-root or REPROLIB_DATA",
     ),
     # Recipes
+    (
+        "a word for a switch",
+        lambda f, p: replace(BUC, normalize_table="no"),
+        "normalize_table='no' must be of type bool",
+    ),
+    ("a whole criterion", lambda f, p: BUC.changed(criterion=None), r"replace\(recipe, criterion=\.\.\.\)"),
     ("half a sample", lambda f, p: replace(BUC, batch_size=16.5), r"batch_size=16\.5 must be of type int"),
     (
         "a rate below 0",

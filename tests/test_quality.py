@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from reference_evaluation import quality_reference
 from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score, silhouette_score
 
 from reprolib import quality
-from reprolib.quality import cluster_quality, cluster_validity, gathering
+from reprolib.quality import cluster_quality, cluster_validity, gathering, recall_across_cameras
 
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")])
 labels_and_pids = st.integers(1, 25).flatmap(
@@ -65,6 +66,14 @@ def test_one_cluster_an_image_is_pure_and_claims_no_pair():
 def test_quality_is_whole_after_json():
     quality = asdict(cluster_quality(np.array([0, 0, 1]), np.array([3, 3, 3])))
     assert json.loads(json.dumps(quality)) == quality
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_recall_across_cameras_matches_a_look_at_every_pair(seed):
+    labels, pids, camids = np.random.default_rng(seed).integers(0, 3, (3, 12))
+    pairs = [(i, j) for i, j in combinations(range(12), 2) if pids[i] == pids[j] and camids[i] != camids[j]]
+    found = [labels[i] == labels[j] for i, j in pairs]
+    assert recall_across_cameras(labels, pids, camids) == (np.mean(found) if pairs else 1)
 
 
 def test_counts_of_a_large_set_do_not_overflow():

@@ -50,7 +50,7 @@ def read(folder: Path, problems: list[str]) -> Split:
     lossy = not isinstance(train.frames, np.ndarray) and any(file.suffix.lower() != ".png" for file in train.frames)
     gallery = replace(train, camids=np.ones_like(train.camids))
     split = make_split("cifar10", train=train, query=query, gallery=gallery)
-    return replace(split, images="JPEG" if lossy else "")
+    return replace(split, gallery_is_train=True, images="JPEG" if lossy else "")
 
 
 def _class_folders(folder: Path, problems: list[str]) -> list[LabelledTracklets]:

@@ -9,7 +9,7 @@ import numpy as np
 from reprolib.datasets.archives import DatasetError
 
 
-def as_frames(frames) -> tuple[Path, ...] | np.ndarray:
+def _frames(frames) -> tuple[Path, ...] | np.ndarray:
     """Convert names of image files to paths; return an array of pixels unchanged.
 
     Raises:
@@ -43,7 +43,7 @@ class Tracklets:
 
     def __post_init__(self):
         """Convert file names given as strings and lists of numbers to the types above; refuse anything else."""
-        object.__setattr__(self, "frames", as_frames(self.frames))
+        object.__setattr__(self, "frames", _frames(self.frames))
         if self.starts is None:
             object.__setattr__(self, "starts", np.arange(len(self.frames) + 1))
         if self.camids is None:
@@ -101,6 +101,7 @@ class Split:
     gallery: LabelledTracklets | None = None
     train_pids: np.ndarray | None = None  # (n,) int64, only for reprolib.quality; None: -1, unknown
     validation: LabelledTracklets | None = None  # identities left out of training, which may be used to select a stage
+    gallery_is_train: bool = False  # classification: pids are classes, and the training set is the gallery
     images: str = ""  # a remark on the images to show beside every number, e.g. that they were re-encoded
 
     def __post_init__(self):
@@ -148,13 +149,13 @@ class Split:
         return self.reorder(np.random.default_rng(seed).permutation(len(self.train)))
 
     def keep_samples(self, count: int, seed: int) -> "Split":
-        """Keep only ``count`` training samples, drawn at random; also in CIFAR-10's gallery, its training set."""
+        """Keep only ``count`` training samples, drawn at random; also in the gallery, if it is the training set."""
         if not 1 <= count <= len(self.train):
             raise ValueError(
                 f"samples={count}: {self.name} has {len(self.train)} training samples; use 1 to {len(self.train)}"
             )
         subset = self.reorder(np.random.default_rng(seed).choice(len(self.train), count, replace=False))
-        if self.name != "cifar10":
+        if not self.gallery_is_train:
             return subset
         frames, starts, camids = subset.train.frames, subset.train.starts, np.ones(count, np.int64)
         return replace(subset, gallery=LabelledTracklets(frames, starts, camids, subset.train_pids))

@@ -1,11 +1,12 @@
 """Sheets of images: identities, clusters, tracklets."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
 
+from reprolib.decoding import opened
 from reprolib.figures.style import save
 
 
@@ -77,4 +78,9 @@ def first_frames(tracklets) -> np.ndarray:
     first = tracklets.starts[:-1]
     if isinstance(tracklets.frames, np.ndarray):
         return tracklets.frames[first]
-    return np.stack([np.asarray(Image.open(tracklets.frames[i]).convert("RGB").resize((64, 128))) for i in first])
+    return np.stack([_small(tracklets.frames[i]) for i in first])
+
+
+def _small(file: Path) -> np.ndarray:
+    with opened(file) as image:
+        return np.asarray(image.convert("RGB").resize((64, 128)))

@@ -19,6 +19,8 @@ from reprolib.merging.ranked_again import merge_ranked_again
 from reprolib.merging.ranked_once import merge_ranked_once
 from reprolib.recipe import Criterion
 
+LARGEST = 1e15  # of a feature
+
 
 @keeping_freed_memory()
 @torch.no_grad()
@@ -26,7 +28,7 @@ def merge_clusters(features: Tensor, pseudo_labels: Tensor, *, criterion: Criter
     """Merge the closest clusters until there are ``merges_per_stage`` (m) fewer; BUC Section 3.2, DBC Algorithm 1.
 
     Args:
-        features: (N, d) float32 or float64, in a run unit rows.
+        features: (N, d) float32 or float64; in a run unit rows. Distances below about 1e-6 count as zero.
         pseudo_labels: (N,) int64 in [0, C), without an empty cluster.
         criterion: how pairs of clusters are scored and ranked.
         merges_per_stage: m, the number of merges.
@@ -53,7 +55,7 @@ def _check(features: Tensor, pseudo_labels: Tensor, merges_per_stage: int) -> Te
     """Check the input and return the cluster sizes (C,)."""
     if not isinstance(features, Tensor) or not isinstance(pseudo_labels, Tensor):
         raise ValueError("features and pseudo_labels must be tensors; convert arrays with torch.from_numpy")
-    if features.ndim != 2 or len(features) == 0 or features.dtype not in (torch.float32, torch.float64):
+    if features.ndim != 2 or features.numel() == 0 or features.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"features must be (N, d) float32 or float64, not {tuple(features.shape)} {features.dtype}")
     if pseudo_labels.shape != features.shape[:1] or pseudo_labels.dtype != torch.int64:
         got = f"{tuple(pseudo_labels.shape)} {pseudo_labels.dtype}"
@@ -62,8 +64,8 @@ def _check(features: Tensor, pseudo_labels: Tensor, merges_per_stage: int) -> Te
         raise ValueError(
             f"features are on {features.device}, pseudo_labels on {pseudo_labels.device}; move them to the same device"
         )
-    if not torch.isfinite(torch.stack(torch.aminmax(features))).all():  # both propagate NaN
-        raise ValueError("features must be finite, but they contain a NaN or an infinity")
+    if not (torch.stack(torch.aminmax(features)).abs() < LARGEST).all():  # false for NaN, too
+        raise ValueError(f"features must be finite and below {LARGEST:g}, because their distances are squared")
     low, high = (int(v) for v in torch.aminmax(pseudo_labels))
     if low < 0 or high >= len(features):
         raise ValueError(

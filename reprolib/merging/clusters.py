@@ -152,7 +152,7 @@ class Clusters:
 
         There is more than one part only if the rows are a single cluster.
         """
-        how = {"minimum": "amin", "maximum": "amax"}.get(self.criterion.linkage, "sum")
+        how = {"minimum": "amin", "maximum": "amax", "average": "sum"}[self.criterion.linkage]
         rows, columns = torch.repeat_interleave(self.sizes[first:last]), torch.repeat_interleave(self.sizes[start:stop])
         parts = [_reduce(part, rows[: len(part)], last - first, how) for part in parts]
         block = getattr(torch.stack(parts), how)(0) if len(parts) > 1 else parts[0]

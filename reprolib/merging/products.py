@@ -12,7 +12,7 @@ from reprolib.devices import multiplying_in
 BITS = {"bf16": 8, "tf32": 11, "ieee": 24}  # significant bits of the factors; sums are float32 in all three
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Points:
     """Points whose squared distance is ``base_p + base_q − 2 p·q``."""
 
@@ -63,7 +63,8 @@ def quickest(device: torch.device) -> str:
     """Return the precision in which the device multiplies float32 matrices fastest."""
     if device.type == "cuda":
         return "tf32" if torch.cuda.get_device_capability(device) >= (8, 0) else "ieee"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "ieee"
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # private: another torch may not have it
+    return "bf16" if has_amx() else "ieee"
 
 
 def _rounded(values: Tensor, bits: int) -> Tensor:

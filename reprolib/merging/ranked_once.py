@@ -20,9 +20,10 @@ PAIR_COST = 64  # cost of one distance, or of one image, of a pair scored on its
 
 def merge_ranked_once(clusters: Clusters, merges: int) -> list[int]:
     """Return the label in which each of the C clusters ends up; the smaller label survives a merge."""
-    rankings = _rankings(clusters, merges)
-    results = (_unite(pairs.tolist(), len(clusters), merges, clusters.criterion.absorbed) for pairs in rankings)
-    return next(filter(None, results))  # the ranking of all pairs contains every merge
+    for pairs in _rankings(clusters, merges):  # longer and longer; that of all pairs contains every merge
+        survivors = _unite(pairs.tolist(), len(clusters), merges, clusters.criterion.absorbed)
+        if survivors is not None:
+            return survivors
 
 
 def _unite(pairs: list[int], num_clusters: int, merges: int, absorbed: str) -> list[int] | None:

@@ -135,7 +135,7 @@ GOOD_IN_CLUSTERS: dict[str, Callable[[dict], float | None]] = {
     "purity": lambda stage: 100 * stage["quality"]["purity"],
     "pair recall": lambda stage: 100 * stage["quality"]["pair_recall"],
     "adjusted Rand index": lambda stage: 100 * stage["quality"]["adjusted_rand_index"],
-    "silhouette": lambda stage: stage.get("validity", {}).get("silhouette"),
+    "silhouette": lambda stage: 100 * stage["validity"]["silhouette"] if stage.get("validity") else None,
 }
 
 

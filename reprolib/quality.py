@@ -192,16 +192,23 @@ def gathering(
 
     First the percentage of samples whose nearest neighbor from another camera has the same identity: by the features,
     with the neighbors given as ``nearest`` (N,), and without any network, by the pixels of ``frames`` (N, H, W, 3).
-    Then the number of clusters, of clusters with several identities, and of samples in the latter. ``pseudo_labels``,
-    ``pids`` and ``camids`` are (N,).
+    Then the number of clusters, of clusters with several identities, and of samples in the latter; and the number of
+    identities, and of those that lie mostly, by more than half of their samples, in clusters where they are the most
+    frequent one. ``pseudo_labels``, ``pids`` and ``camids`` are (N,).
     """
     pixels = torch.as_tensor(frames).flatten(1).float()
     by_pixels = nearest_elsewhere(torch.nn.functional.normalize(pixels - pixels.mean(0)), camids)
     mixed = np.bincount(np.unique(np.stack([pseudo_labels, pids]), axis=1)[0]) > 1
+    table = np.zeros((len(mixed), pids.max() + 1), int)  # samples of each identity in each cluster
+    np.add.at(table, (pseudo_labels, pids), 1)
+    at_home = table.argmax(1)[pseudo_labels] == pids
+    distinct = [at_home[pids == pid].mean() > 0.5 for pid in np.unique(pids)]
     return {
         "nearest of the same identity (%)": 100 * float((pids[nearest] == pids).mean()),
         "so by pixels alone (%)": 100 * float((pids[by_pixels] == pids).mean()),
         "clusters": len(mixed),
         "of several identities": int(mixed.sum()),
         "samples in these": int(mixed[pseudo_labels].sum()),
+        "identities": len(distinct),
+        "mostly in clusters of theirs": int(sum(distinct)),
     }

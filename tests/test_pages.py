@@ -141,7 +141,8 @@ def test_the_readme_counts_the_papers_claims():
     counts = card[~card["ours"]]["verdict"].value_counts()
     assert f"Of the papers' {counts.sum()} claims that were tried, {counts['reproduced']} are" in page("README.md")
     assert f"tried), {counts['partly']} partly (" in page("README.md")
-    assert f"datasets), {counts['not reproduced']} not (" in page("README.md")
+    assert f"another), {counts['not reproduced']} not (" in page("README.md")
+    assert f"seed), and {counts['inconclusive']} are inconclusive" in page("README.md")
 
 
 def test_the_readme_has_what_tracklets_give():

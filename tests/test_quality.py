@@ -144,4 +144,5 @@ def test_identities_gather_by_features_by_pixels_and_in_clusters():
     frames = np.stack([dark_above, dark_above // 2, dark_left, dark_left + 20, dark_above + 20])
     pids, camids = np.array([0, 1, 2, 2, 0]), np.array([0, 0, 0, 1, 1])
     found = gathering(np.array([4, 3, 3, 2, 2]), np.array([0, 1, 1, 1, 2]), frames=frames, pids=pids, camids=camids)
-    assert list(found.values()) == [60, 80, 3, 1, 3]  # by pixels 4, 4, 3, 2, 0 are the nearest
+    # by pixels 4, 4, 3, 2, 0 are the nearest; identities 0 and 2 lie mostly in clusters where they prevail, 1 does not
+    assert list(found.values()) == [60, 80, 3, 1, 3, 3, 2]

@@ -205,17 +205,21 @@ def changes(data: pd.DataFrame, name: str, *, of: str) -> None:
 
 
 def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
-    """Plot columns of a table, as percent ``of`` something, against its index (the stage); one panel per ``panel``."""
+    """Plot columns of a table, as percent ``of`` something, against its index (the stage); one panel per ``panel``.
+
+    The axis of the percentages is logarithmic, from 0.1 to 100.
+    """
     groups = list(dict.fromkeys(data["panel"]))
     figure, axes = panels(len(groups), 3.6, 2.8, sharey=True)
     for ax, group in zip(axes, groups, strict=True):
         part = data[data["panel"] == group].rename_axis("stage").reset_index()
-        styles = ({"color": "0.6"}, {"color": "k"}, {"color": "0.6", "ls": "--"})
+        styles = ({"color": "0.6"}, {"color": "k"}, {"color": "tab:red", "ls": "--"})
         for column, style in zip(data.columns.drop("panel"), styles, strict=False):
             _line(ax, part.assign(**{column: 100 * part[column]}), column, label=column, **style)
         _over_stages(ax, ylabel=f"{of} (%)")
         caption(ax, group)
-    axes[0].set_ylim(0)  # after all panels are drawn, because they share it
+    axes[0].set(yscale="log", ylim=(0.1, 100))  # after all panels are drawn, because they share it
+    axes[0].yaxis.set_major_formatter("{x:g}")
     legend(figure, axes)
     save(name)
 

@@ -49,25 +49,25 @@ def plane(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], name: str) -> No
 
 
 def tsne(xy: np.ndarray, pids: np.ndarray, frames: np.ndarray, pseudo_labels: np.ndarray, name: str) -> None:
-    """Plot a t-SNE map (N, 2) colored by identity, the points of a right and a wrong cluster ringed (BUC Fig. 4).
+    """Plot a t-SNE map (N, 2) colored by identity, with halos around a right and a wrong cluster (BUC Fig. 4).
 
-    The images of these two clusters, :func:`example_clusters`, are shown beside the map. Their points are ringed one by
-    one, because a circle around them would contain other points.
+    The images of these two clusters, :func:`example_clusters`, are shown beside the map. Each of their points has a
+    halo of its own, because a circle around all would contain other points.
     """
     examples = example_clusters(pseudo_labels, pids)
     figure = plt.figure(figsize=(8.4, 4.6))
     grid = figure.add_gridspec(4, 10)
     ax = figure.add_subplot(grid[:, :6])
     colors = np.random.default_rng(0).permutation(np.linspace(0, 1, pids.max() + 1))[pids]
-    ax.scatter(*xy.T, c=colors, cmap="nipy_spectral", s=9, linewidth=0)
+    ax.scatter(*xy.T, c=colors, cmap="nipy_spectral", s=9, linewidth=0, zorder=2)
     ax.set_axis_off()
     ax.set_aspect("equal")
     for kind, color, top in (("right", "tab:green", 0), ("wrong", "tab:red", 2)):
         if kind not in examples:
             continue
         own = np.flatnonzero(pseudo_labels == examples[kind])
-        for ring, width in (("k", 2.6), (color, 1.2)):  # visible among points of the same color, too
-            ax.scatter(*xy[own].T, s=42, facecolor="none", edgecolor=ring, linewidth=width)
+        for halo, size in (("k", 110), (color, 80), ("w", 20)):  # visible among points of the same color, too
+            ax.scatter(*xy[own].T, s=size, color=halo, linewidth=0, zorder=1)
         own = own[np.argsort(pids[own], kind="stable")]
         for k, image in enumerate(frames[some_of(own, 8)]):
             small = figure.add_subplot(grid[top + k // 4, 6 + k % 4])

@@ -14,7 +14,9 @@ from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-VERDICT = re.compile(r"^(?:REPRODUCED|PARTLY|NOT REPRODUCED|NOT ATTEMPTED): .+$", re.MULTILINE)
+from reprolib.verdicts import VERDICTS
+
+VERDICT = re.compile(rf"^(?:{'|'.join(map(str.upper, VERDICTS))}): .+$", re.MULTILINE)
 UNNAMED = "a figure of the notebook"  # alternative text for a figure without a caption
 LONG = 40  # an equation with more characters may be wider than a phone
 BAR = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'

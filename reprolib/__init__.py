@@ -5,7 +5,7 @@ clustering the features gives pseudo-labels, the pseudo-labels and the lookup ta
 gallery is ranked for every query.
 """
 
-from reprolib.datasets import load_dataset
+from reprolib.datasets import LabelledTracklets, Split, Tracklets, load_dataset
 from reprolib.evaluation import Ranking, rank_from_distances, rank_gallery
 from reprolib.extraction import extract_features, load_model
 from reprolib.memory import LookupTable, repelled_loss
@@ -21,10 +21,13 @@ __all__ = [
     "DBC_RELEASED",
     "OIM",
     "Criterion",
+    "LabelledTracklets",
     "LookupTable",
     "Ranking",
     "Recipe",
     "RunRecord",
+    "Split",
+    "Tracklets",
     "extract_features",
     "load_dataset",
     "load_model",

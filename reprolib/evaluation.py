@@ -120,9 +120,9 @@ def rank_from_distances(
 
 def _tensor(values: Tensor | np.ndarray) -> Tensor:
     """Return the values without a gradient; an array is copied only if torch cannot use its memory."""
-    return (
-        values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.require(values, requirements=["C", "W"]))
-    )
+    if isinstance(values, Tensor):
+        return values.detach()
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
 
 def _ids(values: Ids, count: int, name: str) -> Tensor:

@@ -219,9 +219,10 @@ def random_boxes(images: Images, index: Tensor, *, generator: torch.Generator, a
     original = images.sizes[index]
     full_height, full_width = original[:, :1], original[:, 1:]
     u = torch.rand(4, len(index), 10, generator=generator)
-    share, ratio = (
-        (0.64 + 0.36 * u[0], 2 + u[1]) if augmentation == "reid" else (0.2 + 0.8 * u[0], (4 / 3) ** (2 * u[1] - 1))
-    )
+    if augmentation == "reid":
+        share, ratio = 0.64 + 0.36 * u[0], 2 + u[1]
+    else:
+        share, ratio = 0.2 + 0.8 * u[0], (4 / 3) ** (2 * u[1] - 1)
     area = share * full_height * full_width
     height, width = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (height <= full_height) & (width <= full_width)

@@ -108,20 +108,7 @@ def make_plan(
     precision = choose_precision(precision, device)
     if backbone:
         require_backbone(backbone)
-    split = dataset
-    if isinstance(dataset, str):
-        split = load_dataset(dataset, root=data_root, train_order=recipe.train_order, junk=recipe.junk)
-    elif (recipe.junk, recipe.train_order) != ("left_out", "shuffled"):
-        raise ValueError(
-            f"{recipe.name} changes the junk or the order of the images, but a Split is used as it is; add the junk or "
-            "sort the Split yourself"
-        )
-    elif recipe.table_start == "stale_means" and split.is_sorted:
-        warnings.warn(
-            f"{split.name} is sorted by identity, and {recipe.name} would learn identities from that order (see "
-            "docs/audit.md); use split.shuffle(0)",
-            stacklevel=3,
-        )
+    split = _loaded(recipe, dataset, data_root)
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     split = split if samples is None else split.keep_samples(samples, seed=seed)
     require_usable(split)
@@ -146,6 +133,24 @@ def make_plan(
     settings |= {"samples": samples} if samples is not None else {}  # missing: all
     settings |= {"precision": precision} if precision != "float32" else {}  # missing: float32
     return Plan(recipe, split, settings, weights, device, compiled)
+
+
+def _loaded(recipe: Recipe, dataset: str | Split, data_root: str | Path | None) -> Split:
+    """Return a named dataset as the recipe wants it; a Split is used as it is."""
+    if isinstance(dataset, str):
+        return load_dataset(dataset, root=data_root, train_order=recipe.train_order, junk=recipe.junk)
+    if (recipe.junk, recipe.train_order) != ("left_out", "shuffled"):
+        raise ValueError(
+            f"{recipe.name} changes the junk or the order of the images, but a Split is used as it is; add the junk or "
+            "sort the Split yourself"
+        )
+    if recipe.table_start == "stale_means" and dataset.is_sorted:
+        warnings.warn(
+            f"{dataset.name} is sorted by identity, and {recipe.name} would learn identities from that order (see "
+            "docs/audit.md); use split.shuffle(0)",
+            stacklevel=4,
+        )
+    return dataset
 
 
 def _fingerprint_of_code(function: Callable) -> str:

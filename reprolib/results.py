@@ -112,6 +112,11 @@ def load_or_run(
         raise ValueError(f"unknown settings {sorted(unknown)}; use arguments of reprolib.run")
     if source == "run":
         return train([Job(recipe, dataset, seed, settings) for recipe in recipes for seed in seeds])
+    return _from_disk(recipes, dataset, seeds, settings)
+
+
+def _from_disk(recipes: Sequence[Recipe], dataset: str, seeds: Sequence[int], settings: dict) -> list[RunRecord]:
+    """Return the stored records that fit, as for :func:`load_or_run`."""
     network = NETWORKS.get(dataset, PAPERS_NETWORK)
     wanted = {
         "dataset": dataset,
@@ -127,9 +132,10 @@ def load_or_run(
         own = {"precision": "float32"} | record.settings
         return all(own.get(k) == v for k, v in wanted.items()) and pretrained(own["weights"]) == began
 
-    fitting, records = sorted(filter(fits, stored()), key=lambda r: "precision" in r.settings), []
+    fitting = sorted(filter(fits, stored()), key=lambda r: "precision" in r.settings)
     in_columns = [[by_seed(members, recipe) for recipe in recipes] for members in columns(fitting).values()]
     in_columns.sort(key=lambda of_recipe: sum(len(found.keys() & set(seeds)) for found in of_recipe), reverse=True)
+    records = []
     for place, recipe in enumerate(recipes):
         for seed in seeds:
             found = [of_recipe[place][seed] for of_recipe in in_columns if seed in of_recipe[place]]
@@ -211,7 +217,8 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
         RecordError: two different recipes of one name in the same column; figures and tables would mix them.
     """
     rows, seen = [], {}
-    for name, record in ((name, record) for name, members in columns(records).items() for record in members):
+    in_columns = [(name, record) for name, members in columns(records).items() for record in members]
+    for name, record in in_columns:
         called, own = record.settings["recipe"]["name"], recipe_of(record)
         other = seen.setdefault((name, called), own)
         if changed := [k for k in own if own[k] != other[k]]:
@@ -221,8 +228,8 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
             )
         for stage in record.stages:
             metrics = {k: v for k, v in stage["metrics"].items() if k != "num_valid_queries"}
-            head = {"column": name, "recipe": record.settings["recipe"]["name"]}
-            head |= {"seed": record.settings["seed"], "stage": stage["stage"], "num_clusters": stage["num_clusters"]}
+            head = {"column": name, "recipe": called, "seed": record.settings["seed"]}
+            head |= {"stage": stage["stage"], "num_clusters": stage["num_clusters"]}
             quality = {name: stage["quality"][field] for name, field in AGREEMENT.items()}
             quality |= {"singletons": stage["quality"]["num_singletons"] / images_in(stage)}
             quality |= {"largest cluster": stage["quality"]["largest_cluster"] / images_in(stage)}

@@ -184,8 +184,10 @@ class _Training:
         for name, tensor in self._weights().items():
             tensor.copy_(state[name])
         self.generator.set_state(state["generator"])
-        on_gpu = self.device.type == "cuda"
-        torch.cuda.set_rng_state(state["dropout"], self.device) if on_gpu else torch.set_rng_state(state["dropout"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["dropout"], self.device)
+        else:
+            torch.set_rng_state(state["dropout"])
         return state["losses"].tolist()
 
     def _weights(self) -> dict[str, Tensor]:

@@ -105,3 +105,8 @@ def test_every_verdict_that_a_notebook_prints_is_stored():
     stored = conclusions(paths.STORED_VERDICTS)
     assert printed == {f"{card['verdict'].upper()}: {card['claim']}" for card in stored}
     assert len(printed) == len(stored)
+
+
+@every_notebook
+def test_no_stored_table_is_cut(notebook):
+    assert not re.search(r"\d+ rows × \d+ columns", notebook.read_text(encoding="utf-8"))

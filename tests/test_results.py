@@ -1,8 +1,11 @@
 """What may be concluded from records: columns are never mixed, verdicts follow from numbers, nothing is half-read."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 import time
 from dataclasses import asdict, replace
 from functools import partial
@@ -442,6 +445,23 @@ def test_a_run_of_ones_own_has_its_labels_though_the_repository_stores_some_of_t
         folder.mkdir(parents=True)
         np.savez(folder / f"{run.name}.npz", pseudo_labels=[[label]])
         assert run.pseudo_labels() == label
+
+
+def test_a_package_without_its_repository_keeps_its_files_in_the_working_directory(tmp_path):
+    shutil.copytree(paths.ROOT / "reprolib", tmp_path / "site" / "reprolib")
+    ask = "from reprolib import batch, paths, tables; print(paths.RESULTS, paths.CACHE, sep='\\n')"
+    select, published = "batch.select([])", "tables.published('BUC Table 1')"
+    said = []
+    for then in ("", select, published):
+        command = [sys.executable, "-c", f"{ask}; {then}"]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("REPROLIB_")}
+        environment |= {"PYTHONPATH": str(tmp_path / "site")}
+        said.append(subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True))
+    assert said[0].stdout.split() == [str(tmp_path / "results"), str(tmp_path / "data" / "cache")]
+    for failed in said[1:]:
+        assert failed.stderr.strip().endswith(
+            "they are in the repository; clone it, and there: pip install --editable ."
+        )
 
 
 def test_a_commit_says_whether_anything_has_changed_since(tmp_path, monkeypatch):

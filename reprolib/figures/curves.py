@@ -130,7 +130,8 @@ def weight_curve(
         level = kept[(kept["column"] == group) & (kept["recipe"] == flat)]
         for ax, metric in zip(row, metrics, strict=True):
             at = part["weight"].map(ticks.index)  # evenly spaced: λ spans decades and starts at 0
-            recipe, joined = min(weights, key=len), "-" if at.nunique() > 2 else ""
+            recipe = min(weights, key=len)  # the shortest name is that of the method itself
+            joined = "-" if at.nunique() > 2 else ""
             how = {"x": at, "y": part[metric], "ax": ax}
             style = {"color": color_of(recipe), "label": label_of(recipe), "linestyle": joined, "legend": False}
             sns.lineplot(**how, errorbar=None, marker="o", markersize=5, markeredgewidth=0, **style)

@@ -67,15 +67,15 @@ class _Matrix:
         self.best, self.partner = torch.empty_like(self.shares), torch.zeros_like(clusters.sizes)
         self.stale = torch.zeros_like(clusters.sizes, dtype=torch.bool)  # rows whose best score is only a bound
         points = clusters.points("ieee" if bounds else None)
-        self.left = len(points) ** 2 / 2  # remaining budget for scoring single pairs, in entries of a float64 product
+        self.budget = len(points) ** 2 / 2  # what scoring single pairs may still cost, in entries of a float64 product
         self.floor = 1 - 2**-19 if bounds else 1  # this factor outweighs rounding up in a few float32 operations
         # Sums of roots are rounded more often.
-        floor = self.floor - 2 * max(self.sizes) * 2**-23 if clusters.root_first else self.floor
+        shrink = self.floor - 2 * max(self.sizes) * 2**-23 if clusters.root_first else self.floor
         for first, start, block in clusters.linkage_blocks(points):  # infinite below the diagonal
             last, end = first + len(block), start + block.shape[1]
             if bounds:
                 block = block if clusters.root_first else block.sub_(points.slack).clamp_min_(0)
-                block.mul_(floor)
+                block.mul_(shrink)
             self.linkages[first:last, start:end] = block
             if end == len(clusters):
                 self.search(first, last)
@@ -94,8 +94,8 @@ class _Matrix:
         if not self.bounds:
             self.partner[first:last] = first + _first_lowest(scores)
 
-    def score(self, a: int) -> None:
-        """Find the best pair of a row of bounds by scoring every pair that may be the best."""
+    def settle(self, a: int) -> None:
+        """Replace the lower bound of a row by its best pair, by scoring every pair that may be the best."""
         bounds = self.scores(self.linkages[a, a:].double(), self.shares[a], self.shares[a:])
         lowest = int(_first_lowest(bounds[None]))
         near = bounds.new_tensor([lowest], dtype=torch.int64)
@@ -111,8 +111,8 @@ class _Matrix:
         """Score a with each of a + ``columns`` (K,) by the definition: (K,) float64."""
         others, n_a = a + columns, self.sizes[a]
         for n_b in (self.sizes[b] for b in others.tolist()):
-            self.left -= PAIR_COST + IMAGE_COST * (n_a * n_b + n_a + n_b)
-        if self.left < 0:
+            self.budget -= PAIR_COST + IMAGE_COST * (n_a * n_b + n_a + n_b)
+        if self.budget < 0:
             raise _Undecided
         # The diagonal is the best entry of a row only if no partner is left.
         linkages = [self.linkage(a, b) if b > a else torch.inf for b in others.tolist()]
@@ -131,7 +131,10 @@ class _Matrix:
     def merge_closest(self) -> None:
         """Merge the best pair, a with b > a; for ties the first one."""
         while self.stale[a := int(_first_lowest(self.best[None]))]:
-            self.score(a) if self.bounds else self.search(a, a + 1)
+            if self.bounds:
+                self.settle(a)
+            else:
+                self.search(a, a + 1)
         b = int(self.partner[a])
         # The entries of a cluster are in its column down to the diagonal, which is infinite, and then in its row.
         row_a, row_b = (torch.cat([self.linkages[:k, k], self.linkages[k, k:]]).double() for k in (a, b))

@@ -41,13 +41,14 @@ from reprolib.recipe import RECIPES, Recipe
 from reprolib.record import RecordError, RunRecord, load_record, require_source, write_json
 from reprolib.tables import as_published, compare, compare_counts, ours, percent, provenance, stages
 from reprolib.timings import Benchmark, load_benchmark
-from reprolib.verdicts import conclude, scorecard, verdict
+from reprolib.verdicts import beside_chance, conclude, scorecard, verdict
 
 __all__ = [
     "Claim",
     "ahead_from",
     "as_published",
     "begins_higher",
+    "beside_chance",
     "better_clusters",
     "beyond_control",
     "beyond_spread",

@@ -1,7 +1,9 @@
 """Verdicts: they follow from the margins by which a claim holds; and the scorecard of all claims."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from math import prod
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -123,3 +125,22 @@ def scorecard(folder: Path, *, since: float = 0.0) -> pd.DataFrame:
             seeds.setdefault(row["column"].split(" · ")[0], []).append(str(row["seeds"]))
         card["tried on"] = "; ".join(f"{dataset} ({', '.join(numbers)})" for dataset, numbers in seeds.items())
     return pd.DataFrame(cards, columns=["exhibit", "verdict", "claim", "tried on", "ours"])
+
+
+def beside_chance(folder: Path) -> pd.DataFrame:
+    """Count the verdicts of the papers' claims in ``folder``, and how many chance alone would give on average.
+
+    By chance every margin is positive or negative with equal probability, independently of the others. Claims that rest
+    on a single case are left out.
+    """
+    papers = [card for card in conclusions(folder) if not card["ours"]]
+    several = [card for card in papers if sum(row["seeds"] for row in card["columns"]) > 1]
+    found, expected = Counter(card["verdict"] for card in several), Counter()
+    for card in several:
+        unanimous = [0.5 ** row["seeds"] for row in card["columns"]]  # that the claim holds in all seeds of a column
+        everywhere = prod(unanimous)
+        both_ways = 1 - 2 * prod(1 - p for p in unanimous) + prod(1 - 2 * p for p in unanimous)
+        expected.update({"reproduced": everywhere, "not reproduced": everywhere, "partly": both_ways})
+        expected["inconclusive"] += 1 - 2 * everywhere - both_ways
+    judged = [verdict for verdict in VERDICTS if verdict != "not attempted"]
+    return pd.DataFrame({"found": {v: found[v] for v in judged}, "by chance alone": {v: expected[v] for v in judged}})

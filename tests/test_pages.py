@@ -143,6 +143,12 @@ def test_the_readme_counts_the_papers_claims():
     assert f"tried), {counts['partly']} partly (" in page("README.md")
     assert f"another), {counts['not reproduced']} not (" in page("README.md")
     assert f"seed), and {counts['inconclusive']} are inconclusive" in page("README.md")
+    table = results.beside_chance(paths.STORED_VERDICTS)
+    found, chance = (table[name].round().astype(int) for name in ("found", "by chance alone"))
+    order = ["reproduced", "not reproduced", "partly", "inconclusive"]
+    (a, b, c, d), (e, f, g, h) = chance[order], found[order]
+    assert f"about {a} of the {found.sum()} claims with several cases would be reproduced" in page("README.md")
+    assert f"{b} not, {c} partly and {d} inconclusive; found are {e}, {f}, {g} and {h} " in page("README.md")
 
 
 def test_the_readme_has_what_tracklets_give():

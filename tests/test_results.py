@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -243,19 +244,18 @@ def test_of_several_others_those_never_run_do_not_count():
     assert results.highest(BUC, [BUC_UNREGULARIZED])(records) == []
 
 
-@pytest.mark.parametrize(("seeds", "share"), [((3,), (12.5, 0, 75)), ((3, 2), (3, 6, 88))])
-def test_the_scorecard_says_what_chance_alone_would_give(monkeypatch, capsys, seeds, share):
-    monkeypatch.setattr(verdicts, "write_json", lambda *_: None)
-    rng, found = np.random.default_rng(0), []
-    for _ in range(2000):
-        columns = {str(k): rng.normal(size=count).tolist() for k, count in enumerate(seeds)}
-        conclude("a claim", columns, exhibit="none", expected="", source="run")
-        found.append(capsys.readouterr().out.partition(":")[0])
-    page = (paths.NOTEBOOKS / "99_scorecard.ipynb").read_text(encoding="utf-8")
-    for word, percent in zip(("REPRODUCED", "PARTLY", "INCONCLUSIVE"), share, strict=True):
-        assert 100 * found.count(word) / len(found) == pytest.approx(percent, abs=3)
-        assert f"{percent}%" in page or percent == 0
-    assert found.count("NOT REPRODUCED") == pytest.approx(found.count("REPRODUCED"), abs=3 * len(found) / 100)
+def test_the_verdicts_of_chance_are_those_of_a_coin_in_each_seed(results_folder, capsys):
+    of_claims, rng, counts = [(3,), (3, 2), (2, 1, 1), (1,)], np.random.default_rng(0), Counter()
+    for number, seeds in enumerate(of_claims):
+        for _ in range(1000):
+            columns = {str(k): rng.choice([-1.0, 1.0], size=count).tolist() for k, count in enumerate(seeds)}
+            conclude(f"claim {number}", columns, exhibit="BUC Table 1", expected="", source="run")
+            word = capsys.readouterr().out.partition(":")[0].lower()
+            counts[word] += len(seeds) > 1 or seeds[0] > 1
+    table = verdicts.beside_chance(paths.VERDICTS)
+    for word, expected in table["by chance alone"].items():
+        assert counts[word] / 1000 == pytest.approx(expected, abs=0.1)
+    assert table["by chance alone"].sum() == table["found"].sum() == 3  # one claim rests on a single case
 
 
 def test_a_rise_is_gradual_only_beyond_that_of_training_without_a_merge():

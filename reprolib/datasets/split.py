@@ -101,8 +101,8 @@ class Split:
     gallery: LabelledTracklets | None = None
     train_pids: np.ndarray | None = None  # (n,) int64, only for reprolib.quality; None: -1, unknown
     validation: LabelledTracklets | None = None  # identities left out of training, which may be used to select a stage
-    gallery_is_train: bool = False  # classification: pids are classes, and the training set is the gallery
     images: str = ""  # a remark on the images to show beside every number, e.g. that they were re-encoded
+    gallery_is_train: bool = False  # classification: pids are classes, and the training set is the gallery
 
     def __post_init__(self):
         """Convert a list of identities to an array; refuse sets of other types, and a name unfit for file names."""

@@ -39,7 +39,8 @@ def build(source: str = "stored", *, reproduced: Path = REPRODUCED, target: Path
     folder = paths.NOTEBOOKS if stored else reproduced / "executed"
     notebooks = [read(file) for file in sorted(folder.glob("*.ipynb"))]
     if not notebooks:
-        raise ReportError(f"{folder}: no notebooks; run them first with reprolib reproduce")
+        remedy = paths.NO_CHECKOUT if stored else "run them first with reprolib reproduce"
+        raise ReportError(f"{folder}: no notebooks; {remedy}")
     cards = _cards(notebooks, paths.STORED_VERDICTS if stored else reproduced / "verdicts")
     _require_own(target)
     with replacing(target) as partial:

@@ -223,6 +223,7 @@ def test_cifar10_batches_become_images_with_their_colors_in_place(tmp_path, unpa
     assert split.query.pids.tolist() == [9, 0, 3]
     assert split.train_pids.tolist() == [0] * 5 + [3] * 5 + [9] * 5
     assert len(split.gallery) == 15
+    assert split.gallery_is_train
 
 
 def test_cifar10_class_folders_are_read_as_files(tmp_path):

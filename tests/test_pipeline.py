@@ -256,11 +256,11 @@ def test_the_order_of_the_images_tells_nothing_of_identities(tiny_split):
     assert neighbors < 0.2  # 3 of 47 by chance; in the order on disk 36 of 47
 
 
-def test_a_number_of_samples_is_drawn_and_cifars_gallery_with_them(tiny_split):
+def test_a_number_of_samples_is_drawn_and_a_gallery_that_is_the_training_set_with_them(tiny_split):
     subset = tiny_split.keep_samples(20, seed=1)
     assert len(subset.train) == len(subset.train_pids) == 20
     assert len(subset.gallery) == len(tiny_split.gallery)
-    cifar = replace(tiny_split, name="cifar10").keep_samples(20, seed=1)
+    cifar = replace(tiny_split, gallery_is_train=True).keep_samples(20, seed=1)
     assert np.array_equal(cifar.gallery.pids, cifar.train_pids)
     assert np.array_equal(cifar.gallery.frames, cifar.train.frames)
     record = run(BUC, tiny_split, samples=20)
@@ -316,8 +316,8 @@ def test_the_seconds_of_a_record_are_those_of_all_parts_of_all_stages(tiny_split
     assert record.provenance["seconds"] == pytest.approx(parts, abs=0.1)
 
 
-def test_a_part_of_cifar_10_is_its_gallery_too_in_another_camera_than_the_queries(tiny_split):
-    assert replace(tiny_split, name="cifar10").keep_samples(20, seed=1).gallery.camids.tolist() == [1] * 20
+def test_a_part_of_a_training_set_is_its_gallery_too_in_another_camera_than_the_queries(tiny_split):
+    assert replace(tiny_split, gallery_is_train=True).keep_samples(20, seed=1).gallery.camids.tolist() == [1] * 20
 
 
 def test_who_is_seen_by_one_camera_alone_is_never_validated_on(tiny_split):

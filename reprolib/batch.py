@@ -91,7 +91,8 @@ def _last_error(text: str) -> str:
 def reproduce(notebooks: list[Path], values: dict[str, str], *, results: Path = REPRODUCED) -> dict[str, str]:
     """Run the notebooks; return {name: error} for those that failed.
 
-    As many notebooks run in parallel as there are cores, but only one at a time if they train on CUDA.
+    As many notebooks run in parallel as there are cores, but only one at a time if they train on CUDA, or if one of
+    them measures.
 
     Raises:
         ValueError: a parameter that none of the notebooks has.

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from reprolib.columns import by_seed
-from reprolib.datasets import Split
+from reprolib.datasets import Split, fingerprint
 from reprolib.quality import recall_across_cameras
 from reprolib.recipe import Recipe
 from reprolib.record import RunRecord
@@ -66,14 +66,15 @@ def beyond_control(
 ) -> Margins:
     """Margin by which the first of ``pair`` leads the second, minus that of ``control``, for the seeds that all have.
 
-    A difference that both pairs share, and that only the first can have for the reason tested, is tested in this way.
+    ``lead`` gives one margin per seed; a seed without a margin in either pair is left out. So a difference is tested
+    that both pairs may show by chance, but only the first for the reason in question.
     """
 
     def margins(records: list[RunRecord]) -> list[float]:
         found = [by_seed(records, recipe) for recipe in (*pair, *control)]
-        shared = sorted(set(found[0]).intersection(*found[1:]))
-        of_all = [runs[seed] for runs in found for seed in shared]
-        return [own - other for own, other in zip(lead(*pair)(of_all), lead(*control)(of_all), strict=True)]
+        of_seeds = [[runs[seed] for runs in found] for seed in sorted(set(found[0]).intersection(*found[1:]))]
+        leads = [(lead(*pair)(runs), lead(*control)(runs)) for runs in of_seeds]
+        return [own[0] - other[0] for own, other in leads if own and other]
 
     return margins
 
@@ -128,13 +129,18 @@ def begins_higher(recipe: Recipe, metric: str = "rank-1") -> Margins:
     return lambda records: [gain(record) for _, record in sorted(by_seed(records, recipe).items())]
 
 
-# What is good in the clusters of a stage, higher is better: percent of the images, or the index itself.
+def _percent(field: str) -> Callable[[dict], float | None]:
+    return lambda stage: None if stage["quality"][field] is None else 100 * stage["quality"][field]
+
+
+# What is good in the clusters of a stage, higher is better: percent of the images or of one person's pairs, or
+# hundredths of an index; None if it is not known.
 GOOD_IN_CLUSTERS: dict[str, Callable[[dict], float | None]] = {
     "few singletons": lambda stage: -100 * stage["quality"]["num_singletons"] / images_in(stage),
     "no large cluster": lambda stage: -100 * stage["quality"]["largest_cluster"] / images_in(stage),
-    "purity": lambda stage: 100 * stage["quality"]["purity"],
-    "pair recall": lambda stage: 100 * stage["quality"]["pair_recall"],
-    "adjusted Rand index": lambda stage: 100 * stage["quality"]["adjusted_rand_index"],
+    "purity": _percent("purity"),
+    "pair recall": _percent("pair_recall"),
+    "adjusted Rand index": _percent("adjusted_rand_index"),
     "silhouette": lambda stage: 100 * stage["validity"]["silhouette"] if stage.get("validity") else None,
 }
 
@@ -157,14 +163,16 @@ def better_clusters(better: Recipe, worse: Recipe, measure: str) -> Margins:
 def joins_across_cameras(split: Split, better: Recipe, worse: Recipe) -> Margins:
     """Difference in the percentage of one person's pairs from two cameras that are in one cluster.
 
-    It is the mean over the stages after a merge, for runs on ``split``, the whole dataset.
+    It is the mean over the stages after a merge, for runs on ``split``, the whole dataset, or on some of its
+    identities. Runs on other images, or in another order, have no margin.
     """
 
     def shares(record: RunRecord) -> list[float]:
         people, seed = record.settings["identities"], record.settings["seed"]
         images = split.keep_identities(people, seed) if people else split
-        identities = record.stored_labels("pids")
-        of_stages = record.pseudo_labels()[1:]
+        if fingerprint(images.train) != record.settings["fingerprint"]:
+            return []
+        identities, of_stages = record.stored_labels("pids"), record.pseudo_labels()[1:]
         return [100 * recall_across_cameras(labels, identities, images.train.camids) for labels in of_stages]
 
     def margin(a: RunRecord, b: RunRecord) -> float | None:
@@ -184,7 +192,8 @@ def images_in(stage: dict) -> int:
 def declines_below(people: Callable[[RunRecord], int], recipe: Recipe, metric: str = "rank-1") -> Margins:
     """Number of people minus that of clusters in the stage after the best, for runs that decline in the last stages.
 
-    Positive: the decline begins only when there are fewer clusters than people.
+    Positive: the decline begins only when there are fewer clusters than people. A run without a stage after its best
+    does not count.
     """
 
     def margin(record: RunRecord) -> float:

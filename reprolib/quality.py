@@ -73,8 +73,10 @@ def _agreement(labels: np.ndarray, pids: np.ndarray) -> dict[str, float | None]:
 def recall_across_cameras(pseudo_labels: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> float:
     """Return the share of the pairs with one pid and two cameras that are in the same cluster; 1 without such pairs.
 
-    ``pseudo_labels``, ``pids`` and ``camids`` are (N,) integers.
+    ``pseudo_labels``, ``pids`` and ``camids`` are (N,) integers; images with a negative pid (unknown) are left out.
     """
+    known = pids >= 0
+    pseudo_labels, pids, camids = pseudo_labels[known], pids[known], camids[known]
 
     def across(*groups: np.ndarray) -> int:
         alike, same_camera = (np.unique(ids, axis=1, return_counts=True)[1] for ids in (groups, (*groups, camids)))

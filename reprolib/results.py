@@ -246,7 +246,8 @@ def train_pids(record: RunRecord) -> np.ndarray:
 
 def number_of_people(record: RunRecord) -> int:
     """Return the number of identities among the images that a run trained on; only for diagnosis."""
-    return len(np.unique(record.stored_labels("pids")))
+    identities = record.stored_labels("pids")
+    return len(np.unique(identities[identities >= 0]))
 
 
 def dataset_counts(names: Sequence[str], *, source: str = "stored", data_root: str | None = None) -> dict[str, dict]:

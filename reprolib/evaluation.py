@@ -21,11 +21,18 @@ Ids = Tensor | np.ndarray | Sequence[int]
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Quality of a ranking as fractions, over the queries that have a match in another camera."""
+    """Quality of a ranking as fractions, over the queries that have a match in another camera.
 
-    cmc: Tensor  # (top_k,) float64 on the host: cmc[k - 1] is the share of queries with a match among the first k
-    mean_ap: float  # trapezoid rule: area under the precision-recall curve, as in both released programs
-    mean_ap_step: float  # step sum: mean precision at the matches, as in most later work
+    Attributes:
+        cmc: (top_k,) float64 on the host; cmc[k - 1] is the share of queries with a match among the first k.
+        mean_ap: trapezoid rule, the area under the precision-recall curve, as in both released programs.
+        mean_ap_step: step sum, the mean precision at the matches, as in most later work.
+        num_valid_queries: number of queries with a match.
+    """
+
+    cmc: Tensor
+    mean_ap: float
+    mean_ap_step: float
     num_valid_queries: int
 
 

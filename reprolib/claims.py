@@ -1,6 +1,6 @@
 """Claims: sentences of the papers, and the margins by which they hold in the records of one column."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
@@ -88,8 +88,7 @@ def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1"
     """Points by which one recipe leads another on average from a stage on (DBC Fig. 5), over the stages both have."""
 
     def lead(a: RunRecord, b: RunRecord) -> float | None:
-        pairs = list(zip(a.curve(metric)[stage:], b.curve(metric)[stage:], strict=False))
-        return mean(100 * (one - other) for one, other in pairs) if pairs else None
+        return _mean_lead(*([100 * value for value in run.curve(metric)[stage:]] for run in (a, b)))
 
     return _in_pairs(better, worse, lead)
 
@@ -129,6 +128,10 @@ def begins_higher(recipe: Recipe, metric: str = "rank-1") -> Margins:
     return lambda records: [gain(record) for _, record in sorted(by_seed(records, recipe).items())]
 
 
+# Agreement of a stage's clusters with the identities: the names in tables and figures, and in the records.
+AGREEMENT = {"purity": "purity", "pair recall": "pair_recall", "adjusted Rand index": "adjusted_rand_index"}
+
+
 def _percent(field: str) -> Callable[[dict], float | None]:
     return lambda stage: None if stage["quality"][field] is None else 100 * stage["quality"][field]
 
@@ -138,9 +141,7 @@ def _percent(field: str) -> Callable[[dict], float | None]:
 GOOD_IN_CLUSTERS: dict[str, Callable[[dict], float | None]] = {
     "few singletons": lambda stage: -100 * stage["quality"]["num_singletons"] / images_in(stage),
     "no large cluster": lambda stage: -100 * stage["quality"]["largest_cluster"] / images_in(stage),
-    "purity": _percent("purity"),
-    "pair recall": _percent("pair_recall"),
-    "adjusted Rand index": _percent("adjusted_rand_index"),
+    **{name: _percent(field) for name, field in AGREEMENT.items()},
     "silhouette": lambda stage: 100 * stage["validity"]["silhouette"] if stage.get("validity") else None,
 }
 
@@ -153,9 +154,7 @@ def better_clusters(better: Recipe, worse: Recipe, measure: str) -> Margins:
     good = GOOD_IN_CLUSTERS[measure]
 
     def margin(a: RunRecord, b: RunRecord) -> float | None:
-        pairs = [(good(one), good(other)) for one, other in zip(a.stages[1:], b.stages[1:], strict=False)]
-        differences = [one - other for one, other in pairs if one is not None and other is not None]
-        return mean(differences) if differences else None
+        return _mean_lead(map(good, a.stages[1:]), map(good, b.stages[1:]))
 
     return _in_pairs(better, worse, margin)
 
@@ -178,8 +177,7 @@ def joins_across_cameras(split: Split, better: Recipe, worse: Recipe) -> Margins
     def margin(a: RunRecord, b: RunRecord) -> float | None:
         if {a.settings["dataset"], b.settings["dataset"]} != {split.name}:
             return None
-        differences = [one - other for one, other in zip(shares(a), shares(b), strict=False)]
-        return mean(differences) if differences else None
+        return _mean_lead(shares(a), shares(b))
 
     return _in_pairs(better, worse, margin)
 
@@ -245,6 +243,12 @@ def gradual(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1", *, at_leas
 def joined(*parts: Margins) -> Margins:
     """The margins of all parts together, for example on images and on tracklets, whose recipes differ."""
     return lambda records: [margin for part in parts for margin in part(records)]
+
+
+def _mean_lead(one: Iterable[float | None], other: Iterable[float | None]) -> float | None:
+    """Return the mean difference over the stages that both runs have, without those where either value is unknown."""
+    differences = [a - b for a, b in zip(one, other, strict=False) if a is not None and b is not None]
+    return mean(differences) if differences else None
 
 
 def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord], float | None]) -> Margins:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from reprolib import paths
 from reprolib.claims import (
+    AGREEMENT,
     Claim,
     ahead_from,
     begins_higher,
@@ -84,9 +85,6 @@ __all__ = [
     "unfinished",
     "verdict",
 ]
-
-# Agreement of a stage's clusters with the identities: the names in tables and figures, and in the records.
-AGREEMENT = {"purity": "purity", "adjusted Rand index": "adjusted_rand_index", "pair recall": "pair_recall"}
 
 
 def load_or_run(

@@ -16,8 +16,6 @@ from reprolib.files import slug
 from reprolib.record import RecordError, RunRecord, require_source, write_json
 
 OURS = ("Audit", "Beside")  # the exhibit begins with one of these if the question is ours, not the paper's
-
-
 VERDICTS = ("reproduced", "partly", "inconclusive", "not reproduced", "not attempted")
 
 
@@ -26,10 +24,12 @@ def judge(margins: list[float]) -> str:
 
     If the seeds disagree it is "inconclusive", without any run "not attempted".
     """
+    if not margins:
+        return "not attempted"
     held = sum(map(_holds, margins))
-    if 0 < held < len(margins):
-        return "inconclusive"
-    return ("reproduced" if held else "not reproduced") if margins else "not attempted"
+    if held == len(margins):
+        return "reproduced"
+    return "inconclusive" if held else "not reproduced"
 
 
 def judge_all(verdicts: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ SHARED := -n logical --dist loadfile  # over the cores; each takes one test file
 
 .PHONY: help setup reproduce lab test audit notebooks bench bench-programs bench-gpu format lock clean
 help:
-	@echo "make reproduce   train and run every notebook on 6 of the 45 embedded people, with one seed; print each claim"
+	@echo "make reproduce   train and run every notebook on 6 of the 45 synthetic people, with one seed; print each claim"
 	@echo "                 with its verdict: 7 to 21 minutes on two cores, three when run again. SEEDS=3 IDENTITIES=0:"
 	@echo "                 all people and three seeds, as in the stored records: hours. FRESH=1: forget earlier runs"
 	@echo "make lab         open the tour in JupyterLab, for this machine alone; its runs are saved in results/reproduced"

@@ -25,7 +25,8 @@ def main(
     ] = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="Measure every row at a tiny size, as a test.")] = False,
     up_to: Annotated[
-        int | None, typer.Option(help="Leave out rows with more images than this, for example 8000. Default: all rows.")
+        int | None,
+        typer.Option(min=1000, help="Leave out rows with more images than this, for example 8000. Default: all rows."),
     ] = None,
     references: Annotated[bool, typer.Option(help="Also measure literal loops and libraries.")] = True,
     output: Annotated[

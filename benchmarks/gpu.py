@@ -1,7 +1,6 @@
 """``python -m benchmarks.gpu``: training, extraction and whole runs, beside the bare network and a plain loop."""
 
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from benchmarks import inputs, loops, programs
 from benchmarks.loops import QUICK, Sizes
-from benchmarks.measure import in_turns
+from benchmarks.measure import in_turns, summary
 from reprolib import paths
 from reprolib.devices import choose_device, choose_precision, cores
 from reprolib.epochs import learning_rates
@@ -125,8 +124,7 @@ def measure(piece: str, sizes: Sizes, batch: int, precision: str, device: torch.
         times[OURS] = loops.extract_ours(sizes, batch, precision, device)
     times[ROOF] = loops.roof(sizes, batch, precision, device, training=piece == "training")
     times[PLAIN] = plain
-    row["seconds"] = {name: median(taken) for name, taken in times.items()}
-    return row | {"times": {name: [round(t, 7) for t in taken] for name, taken in times.items()}}
+    return row | summary(times)
 
 
 def _add_compiled(times: dict, once: dict, sizes: Sizes, batch: int, precision: str, device: torch.device) -> None:
@@ -142,8 +140,8 @@ def validity(sizes: Sizes, device: torch.device) -> dict:
     """Measure a row: seconds of cluster validity for half as many clusters as images; the programs don't compute it."""
     features, identities = inputs.features(sizes.train, programs.DIM, device=str(device))
     labels = inputs.clusters(identities, sizes.train // 2)
-    times = in_turns({OURS: lambda: cluster_validity(features, labels)}, 5, device.type)[OURS]
-    return {"piece": VALIDITY, "seconds": {OURS: median(times)}, "times": {OURS: [round(t, 7) for t in times]}}
+    times = in_turns({OURS: lambda: cluster_validity(features, labels)}, 5, device.type)
+    return {"piece": VALIDITY, **summary(times)}
 
 
 def whole_run(recipe: Recipe, sizes: Sizes, precision: str, rows: list[dict]) -> dict:

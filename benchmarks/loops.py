@@ -18,7 +18,7 @@ from reprolib.devices import autocast, computing_in
 from reprolib.extraction import extract, folded
 from reprolib.images import IMAGENET_MEAN, IMAGENET_STD, Images
 from reprolib.memory import LookupTable, repelled_loss
-from reprolib.model import Model
+from reprolib.model import Model, Output
 from reprolib.recipe import BUC
 from reprolib.training import train_stage
 
@@ -123,6 +123,11 @@ def roof(sizes: Sizes, batch: int, precision: str, device: torch.device, *, trai
         return _times(partial(call, x), 4 * sizes.repetitions, device)
 
 
+def _embed_plainly(model: Model, images: Tensor) -> Output:
+    """Embed images (B, 3, H, W) in this layout, channels first, as the papers' programs do."""
+    return model.embed(model.body(model.stem(images)).mean((2, 3)))
+
+
 def train_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path) -> list[float]:
     """Measure seconds per batch of plain training: JPEG decoding by workers, float32, eager, table sample by sample."""
     model = _model(sizes).to(device).train()
@@ -130,7 +135,7 @@ def train_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path) 
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, BUC.momentum, weight_decay=BUC.weight_decay, nesterov=True)
 
     def step(images: Tensor, labels: Tensor) -> None:
-        embedding = model(images.to(device)[:, None]).embedding
+        embedding = _embed_plainly(model, images.to(device)).embedding
         loss = repelled_loss(embedding, labels, table, temperature=BUC.temperature)
         optimizer.zero_grad()
         loss.backward()
@@ -148,7 +153,7 @@ def extract_plainly(sizes: Sizes, batch: int, device: torch.device, folder: Path
 
     def step(images: Tensor, labels: Tensor) -> None:
         with torch.no_grad():
-            model(images.to(device)[:, None]).feature.cpu()
+            _embed_plainly(model, images.to(device)).feature.cpu()
 
     return _plain_times(sizes, batch, device, folder, step, augment=False)
 

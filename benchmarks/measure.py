@@ -23,10 +23,17 @@ def measure(row: Row, device: str) -> dict:
     del calls
     return {
         **asdict(row),
-        "seconds": {name: median(taken) for name, taken in times.items()},
-        "times": {name: [round(t, 7) for t in taken] for name, taken in times.items()},
+        **summary(times),
         "peak_bytes": {name: peak_bytes(row, device, name) for name in times},
         "exact": is_exact(row, device) if row.exact else None,
+    }
+
+
+def summary(times: dict[str, list[float]]) -> dict:
+    """Return the median of each contender's times, and all times."""
+    return {
+        "seconds": {name: median(taken) for name, taken in times.items()},
+        "times": {name: [round(t, 7) for t in taken] for name, taken in times.items()},
     }
 
 

@@ -13,6 +13,7 @@ from torchmetrics.functional.retrieval import retrieval_average_precision
 from benchmarks import inputs
 from benchmarks.rows import LITERAL, SCIPY, SKLEARN, TORCHMETRICS, Row
 from reprolib import LookupTable, merge_clusters, rank_gallery
+from reprolib.devices import multiplying_in
 from reprolib.recipe import BUC_UNREGULARIZED, DBC_UNREGULARIZED, RECIPES
 from reprolib.timings import OURS, PRODUCT
 
@@ -73,10 +74,8 @@ def _product(a: Tensor, b: Tensor) -> None:
 
 def _fast_product(a: Tensor, b: Tensor) -> None:
     """Compute the same products with CUDA's tensor cores."""
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    _product(a, b)
-    torch.backends.cuda.matmul.fp32_precision = before
+    with multiplying_in("tf32", a.device):
+        _product(a, b)
 
 
 def _ranking(row: Row, device: str) -> dict[str, Call]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import numpy as np
@@ -17,7 +16,7 @@ import typer
 from sklearn.metrics import auc, precision_recall_curve
 
 from benchmarks import inputs
-from benchmarks.measure import in_turns
+from benchmarks.measure import in_turns, summary
 from reprolib import merge_clusters, paths, rank_gallery
 from reprolib.devices import choose_device, cores
 from reprolib.recipe import BUC_RELEASED, DBC_RELEASED, Recipe
@@ -124,11 +123,7 @@ def _ranking(queries: int, gallery: int, device: torch.device) -> dict:
 
 def _times(ours: Callable, program: list[float], device: torch.device) -> dict:
     """Return medians and all times; our call is timed five times."""
-    times = in_turns({OURS: ours}, 5, device.type) | {PROGRAM: program}
-    return {
-        "seconds": {name: median(taken) for name, taken in times.items()},
-        "times": {name: [round(t, 7) for t in taken] for name, taken in times.items()},
-    }
+    return summary(in_turns({OURS: ours}, 5, device.type) | {PROGRAM: program})
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -84,9 +84,7 @@ def main(
     at_once: Annotated[
         int, typer.Option(help="Number of pieces to run in parallel; with more than one, benchmarks are left out.")
     ] = 1,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Use tiny sizes and the embedded synthetic people, as a test.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Use tiny sizes and the synthetic people, as a test.")] = False,
     only: Annotated[str, typer.Option(hidden=True, help="Run this piece here.")] = "",
 ) -> None:
     """Run the pieces that are not done yet; print a table of them and keep it in <output>/session.json."""

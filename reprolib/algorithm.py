@@ -19,8 +19,8 @@ from reprolib.files import discard, locked, replacing
 from reprolib.images import Images
 from reprolib.memory import LookupTable, cluster_means
 from reprolib.merging import merge_clusters
-from reprolib.model import Model
-from reprolib.plan import Plan, Prepared
+from reprolib.model import Model, Output
+from reprolib.plan import Plan
 from reprolib.quality import MANY, cluster_quality, cluster_validity
 from reprolib.record import RunRecord, provenance
 from reprolib.state import (
@@ -40,17 +40,17 @@ from reprolib.training import train_stage
 class Algorithm:
     """Algorithm 1 for one run, with the state that is passed from stage to stage."""
 
-    def __init__(self, plan: Plan, data: Prepared, model: Model, team: Team):
-        """Prepare a run; followers in a team pass only the training set as ``data``."""
+    def __init__(self, plan: Plan, images: dict[str, Images], model: Model, team: Team):
+        """Prepare a run; ``images`` are those of each set, or for followers in a team of the training set alone."""
         recipe, settings, device, tested_on = plan.recipe, plan.settings, plan.device, plan.tested_on()
-        self.recipe, self.data, self.model, self.device = recipe, data, model, device
+        self.recipe, self.split, self.images, self.model, self.device = recipe, plan.split, images, model, device
         self.precision, self.team = settings.get("precision", "float32"), team
         self.folder = plan.folder
         self.image_size = tuple(settings["image_size"])
         self.seed = settings["seed"]
-        self.labels = torch.arange(len(data.split.train))  # every sample its own cluster
+        self.labels = torch.arange(len(plan.split.train))  # every sample its own cluster
         if recipe.start == "identities":  # supervised upper bound: the only place where training sees a pid
-            self.labels = torch.from_numpy(np.unique(data.split.train_pids, return_inverse=True)[1])
+            self.labels = torch.from_numpy(np.unique(plan.split.train_pids, return_inverse=True)[1])
         self.table_start: Tensor | None = None  # initial table of the next stage; None: zeros
         self.record = RunRecord(settings, provenance(device, self.precision), untrained={})
         if team.size > 1:
@@ -80,7 +80,7 @@ class Algorithm:
         self.record.selected = select_stage(self.record.stages, self.recipe.selection)
         self.record.provenance["seconds"] = round(sum(sum(s["seconds"].values()) for s in self.record.stages), 1)
         labels = np.stack([load_array(self._stage_folder(s), "labels") for s in range(self.num_stages)])
-        pids = self.data.split.train_pids
+        pids = self.split.train_pids
         with replacing(paths.LABELS / f"{self.record.name}.npz") as partial, partial.open("wb") as file:
             np.savez_compressed(file, pseudo_labels=labels.astype(np.int32), pids=pids)
         self.record.save()
@@ -102,13 +102,13 @@ class Algorithm:
         entry = self._first_stage() if stage == 0 else self._learn(stage, checkpoint)
         clock = _Clock(entry["seconds"], self.device)
         entry["metrics"] = self._evaluate()
-        entry |= {"validation": self._validate()} if self.data.validation else {}
+        entry |= {"validation": self._validate()} if "validation" in self.images else {}
         clock.lap("evaluate")
-        entry |= {"quality": asdict(cluster_quality(labels, self.data.split.train_pids)), "validity": {}}
+        entry |= {"quality": asdict(cluster_quality(labels, self.split.train_pids)), "validity": {}}
         merging = self.recipe.criterion is not None and stage + 1 < self.num_stages
         judging = self.recipe.criterion is not None and (len(labels) <= MANY or self.recipe.selection == "silhouette")
         if merging or judging:
-            output = self._extract(self.data.train, self.data.split.train)
+            output = self._extract("train")
             clock.lap("extract")
         if judging:
             entry["validity"] = cluster_validity(output.feature, labels)
@@ -151,7 +151,7 @@ class Algorithm:
         table = LookupTable(rows, dim, normalize=self.recipe.normalize_table, device=self.device)
         if self.table_start is not None:
             table.weight.copy_(self.table_start)
-        rates = learning_rates(self.recipe, stage, video=self.data.split.is_video)
+        rates = learning_rates(self.recipe, stage, video=self.split.is_video)
         title = {"desc": f"stage {stage}, {num_clusters} clusters", "unit": "epoch", "leave": False}
         quiet = {"disable": True} if self.team.rank > 0 else {}  # {}: as $TQDM_DISABLE says
         with tqdm(total=len(rates), **title, **quiet) as bar:
@@ -162,8 +162,8 @@ class Algorithm:
 
             return train_stage(
                 self.model,
-                self.data.train,
-                self.data.split.train.starts,
+                self.images["train"],
+                self.split.train.starts,
                 self.labels,
                 table,
                 recipe=self.recipe,
@@ -177,11 +177,11 @@ class Algorithm:
                 on_epoch=show,
             )
 
-    def _extract(self, images: Images, tracklets):
+    def _extract(self, part: str) -> Output:
         return extract(
             self.model,
-            images,
-            tracklets.starts,
+            self.images[part],
+            getattr(self.split, part).starts,
             image_size=self.image_size,
             device=self.device,
             frames_at_most=self.recipe.frames_at_most,
@@ -189,16 +189,14 @@ class Algorithm:
         )
 
     def _evaluate(self) -> dict:
-        query, gallery = self.data.split.query, self.data.split.gallery
-        if query is None:
+        if self.split.query is None:
             return {}
-        features = self._extract(self.data.query, query).feature, self._extract(self.data.gallery, gallery).feature
-        return metrics_of(features, query, gallery)
+        features = self._extract("query").feature, self._extract("gallery").feature
+        return metrics_of(features, self.split.query, self.split.gallery)
 
     def _validate(self) -> dict:
         """Evaluate on the held-out identities: each of their images is a query against all of these images."""
-        held = self.data.split.validation
-        feature = self._extract(self.data.validation, held).feature
+        held, feature = self.split.validation, self._extract("validation").feature
         return metrics_of((feature, feature), held, held)
 
     def _start_table(self, embeddings: Tensor, *, old: Tensor, new: Tensor) -> None:

@@ -19,8 +19,8 @@ def metrics_of(
         gallery_camids=gallery.camids,
     )
     ranks = {f"rank-{k}": float(ranking.cmc[k - 1]) for k in (1, 5, 10, 20)}
-    average = {"mAP": float(ranking.mean_ap), "mAP_step": float(ranking.mean_ap_step)}
-    return {**ranks, **average, "num_valid_queries": int(ranking.num_valid_queries)}
+    average = {"mAP": ranking.mean_ap, "mAP_step": ranking.mean_ap_step}
+    return {**ranks, **average, "num_valid_queries": ranking.num_valid_queries}
 
 
 def select_stage(stages: list[dict], rule: str) -> int:

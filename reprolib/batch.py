@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,22 +109,18 @@ def wanted(notebooks: list[Path], values: dict[str, str]) -> list[Job]:
 
     Each notebook is executed with ``$REPROLIB_NOTE_JOBS`` set: it notes its runs, and then fails for lack of records,
     which is ignored.
-
-    Raises:
-        ValueError: a parameter that none of the notebooks has.
     """
-    require_known(values)
     asking = list(filter(_asks, notebooks))
     with TemporaryDirectory() as folder:
         _execute_all(asking, values, results=Path(folder) / "results", environment={NOTE_IN: folder})
         return noted(Path(folder))
 
 
-def require_known(values: dict[str, str], notebooks: list[Path] | None = None) -> None:
+def require_known(names: Iterable[str], notebooks: list[Path] | None = None) -> None:
     """Raise ValueError for a parameter that none of the notebooks, by default all, has."""
     known = set().union(*map(parameters, notebooks or select([])))
-    if values.keys() - known:
-        raise ValueError(f"unknown parameters {sorted(values.keys() - known)}; use {', '.join(sorted(known))}")
+    if unknown := sorted(set(names) - known):
+        raise ValueError(f"unknown parameters {unknown}; use {', '.join(sorted(known))}")
 
 
 def _in_order(notebooks: list[Path]) -> list[Path]:

@@ -46,16 +46,16 @@ def highest(best: Recipe, others: Sequence[Recipe], metric: str = "rank-1") -> M
     return margins
 
 
-def close(one: Recipe, other: Recipe, *, within: float, metric: str = "rank-1") -> Margins:
-    """``within`` points minus the absolute difference between the kept stages of two recipes."""
-    return _in_pairs(one, other, lambda a, b: within - 100 * abs(a.best[metric] - b.best[metric]))
+def close(one: Recipe, other: Recipe, *, within: float) -> Margins:
+    """``within`` points minus the absolute difference in rank-1 between the kept stages of two recipes."""
+    return _in_pairs(one, other, lambda a, b: within - 100 * abs(a.best["rank-1"] - b.best["rank-1"]))
 
 
-def beyond_spread(better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which a recipe's mean lead exceeds its standard deviation over the seeds; needs at least two seeds."""
+def beyond_spread(better: Recipe, worse: Recipe) -> Margins:
+    """Points by which a mean lead in rank-1 exceeds its standard deviation over the seeds; needs at least two seeds."""
 
     def margins(records: list[RunRecord]) -> list[float]:
-        leads = higher(better, worse, metric)(records)
+        leads = higher(better, worse)(records)
         return [mean(leads) - stdev(leads)] if len(leads) > 1 else []
 
     return margins
@@ -84,11 +84,11 @@ def earlier(first: Recipe, second: Recipe) -> Margins:
     return _in_pairs(first, second, lambda a, b: b.selected - a.selected if a.selected and b.selected else None)
 
 
-def ahead_from(stage: int, better: Recipe, worse: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which one recipe leads another on average from a stage on (DBC Fig. 5), over the stages both have."""
+def ahead_from(stage: int, better: Recipe, worse: Recipe) -> Margins:
+    """Points of rank-1 by which one recipe leads on average from a stage on (DBC Fig. 5), over the stages both have."""
 
     def lead(a: RunRecord, b: RunRecord) -> float | None:
-        return _mean_lead(*([100 * value for value in run.curve(metric)[stage:]] for run in (a, b)))
+        return _mean_lead(*([100 * value for value in run.curve("rank-1")[stage:]] for run in (a, b)))
 
     return _in_pairs(better, worse, lead)
 
@@ -105,27 +105,23 @@ def rises(recipe: Recipe, unmerged: Recipe, metric: str = "rank-1") -> Margins:
     return _in_pairs(recipe, unmerged, lambda a, b: gain(a) - gain(b))
 
 
-def declines(recipe: Recipe, metric: str = "rank-1", *, last: int = 3) -> Margins:
-    """Points by which the mean of the last stages is below that of the same number of stages before them.
+def declines(recipe: Recipe) -> Margins:
+    """Points by which the mean rank-1 of the last three stages is below that of the three stages before them.
 
     At most half of all stages count as the last ones.
     """
-
-    def fall(record: RunRecord) -> float:
-        curve = record.curve(metric)
-        few = min(last, len(curve) // 2)
-        return 100 * (mean(curve[-2 * few : -few]) - mean(curve[-few:])) if few else 0.0
-
-    return lambda records: [fall(record) for _, record in sorted(by_seed(records, recipe).items())]
+    return _each(recipe, _late_fall)
 
 
-def begins_higher(recipe: Recipe, metric: str = "rank-1") -> Margins:
-    """Points by which the first stage, in which every image is a class, is above the network before training."""
+def _late_fall(record: RunRecord) -> float:
+    curve = record.curve("rank-1")
+    few = min(3, len(curve) // 2)
+    return 100 * (mean(curve[-2 * few : -few]) - mean(curve[-few:])) if few else 0.0
 
-    def gain(record: RunRecord) -> float:
-        return 100 * (record.curve(metric)[0] - record.untrained[metric])
 
-    return lambda records: [gain(record) for _, record in sorted(by_seed(records, recipe).items())]
+def begins_higher(recipe: Recipe) -> Margins:
+    """Points of rank-1 by which the first stage, in which every image is a class, is above the untrained network."""
+    return _each(recipe, lambda record: 100 * (record.curve("rank-1")[0] - record.untrained["rank-1"]))
 
 
 # Agreement of a stage's clusters with the identities: the names in tables and figures, and in the records.
@@ -187,35 +183,30 @@ def images_in(stage: dict) -> int:
     return sum(size * count for size, count in stage["quality"]["size_histogram"])
 
 
-def declines_below(people: Callable[[RunRecord], int], recipe: Recipe, metric: str = "rank-1") -> Margins:
+def declines_below(people: Callable[[RunRecord], int], recipe: Recipe) -> Margins:
     """Number of people minus that of clusters in the stage after the best, for runs that decline in the last stages.
 
     Positive: the decline begins only when there are fewer clusters than people. A run without a stage after its best
     does not count.
     """
 
-    def margin(record: RunRecord) -> float:
-        return people(record) - record.stages[record.selected + 1]["num_clusters"]
+    def margin(record: RunRecord) -> float | None:
+        after_best = record.stages[record.selected + 1 :]
+        return people(record) - after_best[0]["num_clusters"] if after_best and _late_fall(record) > 0 else None
 
-    falls = declines(recipe, metric)
-
-    def margins(records: list[RunRecord]) -> list[float]:
-        own = [record for _, record in sorted(by_seed(records, recipe).items())]
-        return [margin(record) for record in own if falls([record])[0] > 0 and record.stages[record.selected + 1 :]]
-
-    return margins
+    return _each(recipe, margin)
 
 
-def steadier(steady: Recipe, other: Recipe, metric: str = "rank-1", *, after: int = 3) -> Margins:
-    """Points by which one recipe falls less below its best than another, mean of ``after`` later stages (DBC Fig. 5).
+def steadier(steady: Recipe, other: Recipe) -> Margins:
+    """Points of rank-1 by which one recipe falls less below its best, mean of three later stages (DBC Fig. 5).
 
-    Only for seeds in which both recipes have that many stages after their best, and their best after a merge.
+    Only for seeds in which both recipes have three stages after their best, and their best after a merge.
     """
 
     def fall(record: RunRecord) -> float | None:
-        following = record.curve(metric)[record.selected + 1 :][:after]
-        known = record.selected and len(following) == after
-        return 100 * (record.best[metric] - mean(following)) if known else None
+        following = record.curve("rank-1")[record.selected + 1 :][:3]
+        known = record.selected and len(following) == 3
+        return 100 * (record.best["rank-1"] - mean(following)) if known else None
 
     def margin(a: RunRecord, b: RunRecord) -> float | None:
         own, theirs = fall(a), fall(b)
@@ -249,6 +240,16 @@ def _mean_lead(one: Iterable[float | None], other: Iterable[float | None]) -> fl
     """Return the mean difference over the stages that both runs have, without those where either value is unknown."""
     differences = [a - b for a, b in zip(one, other, strict=False) if a is not None and b is not None]
     return mean(differences) if differences else None
+
+
+def _each(recipe: Recipe, margin: Callable[[RunRecord], float | None]) -> Margins:
+    """Return the margins of a recipe's runs, by seed, without those that have no margin."""
+
+    def margins(records: list[RunRecord]) -> list[float]:
+        found = [margin(record) for _, record in sorted(by_seed(records, recipe).items())]
+        return [m for m in found if m is not None]
+
+    return margins
 
 
 def _in_pairs(one: Recipe, other: Recipe, margin: Callable[[RunRecord, RunRecord], float | None]) -> Margins:

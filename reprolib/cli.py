@@ -19,8 +19,8 @@ from reprolib.recipe import RECIPES
 
 # Defaults with which all notebooks train in minutes: this number of the 45 people in the stored records, and for BUC
 # Fig. 3a and DBC Fig. 4 only these λ besides 0 and those of the papers.
-EMBEDDED_IDENTITIES = 6
-EMBEDDED_LAMBDAS = {"buc_lambdas": "[0.03]", "dbc_lambdas": "[1]"}
+SYNTHETIC_IDENTITIES = 6
+SYNTHETIC_LAMBDAS = {"buc_lambdas": "[0.03]", "dbc_lambdas": "[1]"}
 
 Engine = Annotated[
     Literal["here", "ray"], typer.Option(help="Where to train: here (on this machine) or ray (on a Ray cluster).")
@@ -131,7 +131,8 @@ def run(
         str | None,
         typer.Option(
             help="Initial weights of the backbone: imagenet, none, catalogue (pretraining for the synthetic datasets), "
-            "or a .pth or .safetensors file. Default: imagenet; synthetic: catalogue; cifar10: none."
+            "or a .pth or .safetensors file with the names of torchvision's state_dict. Default: imagenet; synthetic: "
+            "catalogue; cifar10: none."
         ),
     ] = None,
     image_size: Annotated[
@@ -154,7 +155,7 @@ def run(
             "--seed",
             "--seeds",
             help="Random seed, or several separated by commas, for example 0,1,2. It determines initial weights, "
-            "order, crops, dropout and the drawn identities.",
+            "order, crops, dropout and the identities drawn at random.",
         ),
     ] = "0",
     set_: Annotated[
@@ -278,7 +279,7 @@ def reproduce(
         int | None,
         typer.Option(
             help="Train on only this many identities; 0 means all. Default: all, but only "
-            f"{EMBEDDED_IDENTITIES} for the synthetic dataset."
+            f"{SYNTHETIC_IDENTITIES} for the synthetic dataset."
         ),
     ] = None,
     set_: Annotated[
@@ -298,8 +299,8 @@ def reproduce(
     """Run the notebooks with papermill and print each claim with its verdict, from these runs and from stored records.
 
     Executed notebooks, records and figures are written to results/reproduced in the checkout.
-    The stored records were trained on all 45 synthetic people, with three seeds, and on real data. With --engine ray
-    the runs that the notebooks need are first trained on a cluster.
+    The stored records were trained on all 45 synthetic people, mostly with three seeds, and on real data.
+    With --engine ray the runs that the notebooks need are first trained on a cluster.
     """
     from reprolib import batch, cluster, paths, plan, results
 
@@ -308,25 +309,25 @@ def reproduce(
         values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
         few = identities is None and source == "run" and dataset == "synthetic"
         if few:
-            identities, values = EMBEDDED_IDENTITIES, values | EMBEDDED_LAMBDAS
+            identities, values = SYNTHETIC_IDENTITIES, values | SYNTHETIC_LAMBDAS
         size = _size(image_size)
         given = {
             "identities": identities or None,
-            "data_root": data_root and paths.data_root(data_root),
+            "data_root": data_root and str(paths.data_root(data_root)),
             "backbone": backbone,
-            "weights": Path(weights).resolve() if weights and Path(weights).is_file() else weights,
+            "weights": str(Path(weights).resolve()) if weights and Path(weights).is_file() else weights,
             "image_size": size and list(size),
         }
-        for name, value in given.items():  # as YAML; a path may contain any character
-            if value is not None:
-                values[name] = json.dumps(str(value)) if isinstance(value, str | Path) else str(value)
+        values |= {name: json.dumps(value) for name, value in given.items() if value is not None}  # JSON is YAML
         assigned = _assigned(set_)
         if own := assigned.keys() & {"source", "dataset", "seeds", *given}:
             name = min(own)
             raise ValueError(f"--set {name}=... has an option of its own: use --{name.replace('_', '-')}")
         values |= assigned
         chosen = batch.select(notebooks or [])
-        batch.require_known(assigned, chosen)  # a parameter of other notebooks would have no effect
+        asked = {name for name, value in given.items() if value is not None} - ({"identities"} if few else set())
+        asked |= assigned.keys() | ({"dataset"} if dataset != "synthetic" else set())
+        batch.require_known(asked, chosen)  # a parameter of other notebooks would have no effect
         if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
             unmade = {"weights": "none"} if weights in (None, "catalogue") else {}  # no pretraining only for a check
             plan.make_plan(RECIPES["buc"], dataset, **given | unmade)  # reports invalid settings before any work
@@ -344,7 +345,7 @@ def reproduce(
         concluded = results.scorecard(batch.REPRODUCED / "verdicts", since=begun)
     if few and any("identities" in batch.parameters(notebook) for notebook in chosen):
         typer.echo(
-            f"\nA quick check, trained on {identities} of the 45 embedded people ({seeds} seed(s), few λ). "
+            f"\nA quick check, trained on {identities} of the 45 synthetic people ({seeds} seed(s), few λ). "
             "It checks that everything\nworks, not which claims hold: the column 'stored records' has the "
             "repository's own verdicts.\n"
         )

@@ -63,10 +63,21 @@ def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
 
     If the networks of a column started from different weight files, there is one column per file. This happens when
     different kinds of machines pretrained on the catalogue.
+
+    Raises:
+        RecordError: two runs that should have had the same images had not, so that their numbers must not be compared.
+            Synthetic images are exempt: a few of their pixels are rounded otherwise on processors without AVX-512.
     """
+    records = list(records)
     begun: dict[str, set[str]] = {}
+    images: dict[tuple, RunRecord] = {}
     for record in records:
         begun.setdefault(column(record), set()).add(_weights(record))
+        if isinstance(record, RunRecord) and not record.settings["dataset"].startswith("synthetic"):
+            drawn = column(record).split(" · ")[0], record.settings["seed"], recipe_of(record)["train_order"]
+            other = images.setdefault(drawn, record)
+            if other.settings["fingerprint"] != record.settings["fingerprint"]:
+                raise RecordError(f"{other.name} and {record.name} had different images; give one Split another name")
     found: dict[str, list] = {}
     for record in records:
         name = column(record)

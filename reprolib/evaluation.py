@@ -164,7 +164,7 @@ def _find_matches(
 
 
 def _rows_of_block(num_gallery: int) -> int:
-    return max(1, _BLOCK_DISTANCES // max(1, num_gallery))
+    return max(1, _BLOCK_DISTANCES // num_gallery)
 
 
 def _rank(distances: Callable[[slice], Tensor], matches: _Matches, top_k: int) -> Ranking:

@@ -105,18 +105,15 @@ def load_model(record: RunRecord) -> Model:
     """Load the network of a run's kept stage, in eval mode on the host: images (B, T, 3, H, W) -> embedding, feature.
 
     Images are RGB of size ``record.settings["image_size"]``, normalized by ImageNet's mean and deviation. The weights
-    are looked up in the ``state`` folder beside the record, then in the results folder of this process.
+    are in the folder ``state`` of the results folder that the record was read from.
 
     Raises:
         RecordError: the weights are missing.
     """
-    stage = Path(record.name, f"stage_{record.kept:02}")
-    places = [*([record.root / "state"] if record.root else []), paths.STATE]
-    folder = next((place / stage for place in places if (place / stage / "model.safetensors").exists()), None)
-    if folder is None:
-        where = places[0] / stage
+    folder = (record.root or paths.RESULTS) / "state" / record.name / f"stage_{record.kept:02}"
+    if not (folder / "model.safetensors").exists():
         raise RecordError(
-            f"{where}: does not contain model.safetensors; load the record where it was run, or run again with --fresh"
+            f"{folder}: does not contain model.safetensors; load the record where it was run, or run again with --fresh"
         )
     recipe = Recipe(**record.settings["recipe"] | {"criterion": None})  # the network does not need it
     with torch.random.fork_rng([]):  # initial weights are drawn, but not used

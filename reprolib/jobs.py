@@ -10,7 +10,8 @@ from pathlib import Path
 
 from reprolib import paths, pipeline
 from reprolib.datasets import Split
-from reprolib.files import Busy
+from reprolib.files import Busy, locked
+from reprolib.plan import make_plan
 from reprolib.recipe import Criterion, Recipe
 from reprolib.record import RunRecord, write_json
 
@@ -36,8 +37,10 @@ class Job:
         return pipeline.run(self.recipe, self.dataset, seed=self.seed, **self.settings, **options)
 
     def start_over(self) -> None:
-        """Delete the record and state of an earlier run."""
-        pipeline.start_over(self.recipe, self.dataset, seed=self.seed, **self.settings)
+        """Delete the record and state of an earlier run, including the first stage that it shares with other runs."""
+        plan = make_plan(self.recipe, self.dataset, seed=self.seed, **self.settings)
+        with locked(plan.folder):
+            plan.forget()
 
     def anywhere(self) -> "Job":
         """Return the same job with absolute paths, independent of the working directory and the environment."""

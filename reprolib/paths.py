@@ -14,7 +14,6 @@ RESULTS = Path(os.environ.get("REPROLIB_RESULTS") or STORED).expanduser().resolv
 RUNS = RESULTS / "runs"  # one JSON record per run; committed
 STORED_RUNS = STORED / "runs"
 STORED_UNFINISHED = STORED / "unfinished"  # partial records of interrupted runs; committed
-STORED_LABELS = STORED / "labels"
 BENCH = RESULTS / "bench"  # measurements of make bench, one JSON file per machine; committed
 STORED_BENCH = STORED / "bench"
 STATE = RESULTS / "state"  # weights and labels after every stage; not committed

@@ -10,7 +10,7 @@ from reprolib.criteria import require_linkage
 from reprolib.datasets import Split
 from reprolib.files import locked
 from reprolib.model import Model
-from reprolib.plan import Plan, make_plan, prepare
+from reprolib.plan import Plan, decode, make_plan
 from reprolib.recipe import Recipe
 from reprolib.record import RecordError, RunRecord, load_record
 from reprolib.state import RANKED_ON, first_stage_folder, require_same
@@ -102,16 +102,6 @@ def run(
             return together.tell(_begin(plan, together).finish(on_stage))
 
 
-def start_over(recipe: Recipe, dataset: str | Split, **settings) -> None:
-    """Delete the record and state of an earlier run, including the first stage that it shares with other runs.
-
-    ``settings`` are the arguments of :func:`run` from ``seed`` to ``data_root``.
-    """
-    plan = make_plan(recipe, dataset, **settings)
-    with locked(plan.folder):
-        plan.forget()
-
-
 def _read_back(plan: Plan) -> RunRecord:
     record = load_record(plan.file)
     if record.name != plan.file.stem:
@@ -135,8 +125,8 @@ def _begin(plan: Plan, together: Team) -> Algorithm:
     if plan.recipe.has_own_linkage:  # checked now rather than after the first stage
         require_linkage(plan.recipe.criterion.linkage, torch.empty(0, model.head[0].in_features, device=plan.device))
     parts = ("train", *RANKED_ON) if together.rank == 0 else ("train",)  # only the first process ranks
-    data = prepare(plan.split, tuple(plan.settings["image_size"]), parts=parts, device=plan.device)
+    images = decode(plan.split, tuple(plan.settings["image_size"]), parts=parts, device=plan.device)
     model.place(plan.device)
     if plan.compiled:
         model.compile_backbone()
-    return Algorithm(plan, data, model, together)
+    return Algorithm(plan, images, model, together)

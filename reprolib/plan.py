@@ -21,7 +21,7 @@ from reprolib.model import describe_weights, require_backbone, require_weights
 from reprolib.pretraining import catalogue_weights
 from reprolib.recipe import Recipe
 from reprolib.record import run_name
-from reprolib.state import RANKED_ON, first_stage_folder, forget, run_folder
+from reprolib.state import RANKED_ON, first_stage_folder, forget
 from reprolib.training import require_batch
 
 # Default network of a dataset: (backbone, weights, image size).
@@ -54,7 +54,7 @@ class Plan:
     @property
     def folder(self) -> Path:
         """The folder of the stages."""
-        return run_folder(run_name(self.settings))
+        return paths.STATE / run_name(self.settings)
 
     def tested_on(self) -> dict[str, str]:
         """Return fingerprints of what the name of a run does not cover.
@@ -70,12 +70,13 @@ class Plan:
         return found | {"train identities": identities_fingerprint(self.split)} | linkage
 
     def forget(self) -> None:
-        """Remove record and state; the caller must hold the folder's lock."""
+        """Remove the record and all that belongs to it; the caller must hold the folder's lock."""
         forget(self.folder)
         first = first_stage_folder(self.settings)
         with locked(first):
             forget(first)
-        self.file.unlink(missing_ok=True)
+        for file in (self.file, *(folder / f"{self.file.stem}.npz" for folder in (paths.LABELS, paths.MAPS))):
+            file.unlink(missing_ok=True)
 
 
 def make_plan(
@@ -111,6 +112,8 @@ def make_plan(
     split = _loaded(recipe, dataset, data_root)
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     split = split if samples is None else split.keep_samples(samples, seed=seed)
+    if samples is not None and recipe.train_order == "sorted":  # they were drawn in any order
+        split = split.reorder(np.argsort(split.train_pids, kind="stable"))
     require_usable(split)
     _require_trainable(recipe, split)
     default = NETWORKS.get(split.name, PAPERS_NETWORK)
@@ -221,26 +224,13 @@ def _require_trainable(recipe: Recipe, split: Split) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A split with its frames decoded."""
-
-    split: Split
-    train: Images
-    query: Images | None = None
-    gallery: Images | None = None
-    validation: Images | None = None
-
-
-def prepare(split: Split, image_size: tuple[int, int], *, parts: Sequence[str], device: torch.device) -> Prepared:
-    """Decode the sets named in ``parts`` (or memory-map the cache of an earlier run) and move them to ``device``."""
-
-    def images(part: str) -> Images | None:
-        tracklets = getattr(split, part)
-        if tracklets is None:
-            return None
-        size = "x".join(map(str, image_size))
-        cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets, written=True)}.npy"
-        return load_images(tracklets.frames, image_size, cache=cache).to(device)
-
-    return Prepared(split, **{part: images(part) for part in parts})
+def decode(
+    split: Split, image_size: tuple[int, int], *, parts: Sequence[str], device: torch.device
+) -> dict[str, Images]:
+    """Decode those of ``parts`` that a split has (or memory-map the cache of an earlier run); move them to a device."""
+    size, found = "x".join(map(str, image_size)), {}
+    for part in parts:
+        if tracklets := getattr(split, part):
+            cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets, written=True)}.npy"
+            found[part] = load_images(tracklets.frames, image_size, cache=cache).to(device)
+    return found

@@ -1,4 +1,4 @@
-"""Pretraining for the embedded datasets, instead of ImageNet: the backbone learns to name garments on studio pictures.
+"""Pretraining for the synthetic datasets, instead of ImageNet: the backbone learns to name garments on studio pictures.
 
 The papers start from a network pretrained on general images. A network with random weights recognizes cameras by their
 backgrounds, does not find the same person in two cameras, and therefore has nothing useful to merge.

@@ -196,18 +196,19 @@ def gathering(
     with the neighbors given as ``nearest`` (N,), and without any network, by the pixels of ``frames`` (N, H, W, 3).
     Then the number of clusters, of clusters with several identities, and of samples in the latter; and the number of
     identities, and of those that lie mostly, by more than half of their samples, in clusters where they are the most
-    frequent one. ``pseudo_labels``, ``pids`` and ``camids`` are (N,).
+    frequent one. ``pseudo_labels``, ``pids`` and ``camids`` are (N,); a pid of -1, unknown, counts as no identity.
     """
     pixels = torch.as_tensor(frames).flatten(1).float()
     by_pixels = nearest_elsewhere(torch.nn.functional.normalize(pixels - pixels.mean(0)), camids)
-    mixed = np.bincount(np.unique(np.stack([pseudo_labels, pids]), axis=1)[0]) > 1
-    table = np.zeros((len(mixed), pids.max() + 1), int)  # samples of each identity in each cluster
-    np.add.at(table, (pseudo_labels, pids), 1)
+    known = pids >= 0
+    table = np.zeros((pseudo_labels.max() + 1, pids.max() + 1), int)  # samples of each identity in each cluster
+    np.add.at(table, (pseudo_labels[known], pids[known]), 1)
+    mixed = (table > 0).sum(1) > 1
     at_home = table.argmax(1)[pseudo_labels] == pids
-    distinct = [at_home[pids == pid].mean() > 0.5 for pid in np.unique(pids)]
+    distinct = [at_home[pids == pid].mean() > 0.5 for pid in np.unique(pids[known])]
     return {
-        "nearest of the same identity (%)": 100 * float((pids[nearest] == pids).mean()),
-        "so by pixels alone (%)": 100 * float((pids[by_pixels] == pids).mean()),
+        "nearest of the same identity (%)": 100 * float((pids[nearest] == pids)[known].mean()),
+        "so by pixels alone (%)": 100 * float((pids[by_pixels] == pids)[known].mean()),
         "clusters": len(mixed),
         "of several identities": int(mixed.sum()),
         "samples in these": int(mixed[pseudo_labels].sum()),

@@ -105,20 +105,19 @@ class RunRecord:
 
     def stored_labels(self, name: str) -> np.ndarray:
         """Read an array of ``results/labels/<record>.npz``: "pseudo_labels", or "pids" (only for diagnosis)."""
-        places = [self.root / "labels"] if self.root else []
-        for folder in (*places, paths.LABELS, paths.STORED_LABELS):
-            if (file := folder / f"{self.name}.npz").exists():
-                try:
-                    with file.open("rb") as opened, np.load(opened) as content:
-                        return content[name]
-                except Exception as error:  # a damaged archive can fail in any way
-                    raise RecordError(
-                        f"{file}: not the labels of a run ({error}); restore it, or run again with --fresh (fresh=True)"
-                    ) from error
-        raise RecordError(
-            f"{(places or [paths.LABELS])[0]}: does not contain {self.name}.npz, the labels of the run; set "
-            "REPROLIB_RESULTS to the results folder of that run, or run it again with --fresh"
-        )
+        file = (self.root or paths.RESULTS) / "labels" / f"{self.name}.npz"
+        try:
+            with file.open("rb") as opened, np.load(opened) as content:
+                return content[name]
+        except FileNotFoundError as error:
+            raise RecordError(
+                f"{file}: the labels of the run are not there; load the record from the results folder of that run, or "
+                "run it again with --fresh"
+            ) from error
+        except Exception as error:  # a damaged archive can fail in any way
+            raise RecordError(
+                f"{file}: not the labels of a run ({error}); restore it, or run again with --fresh (fresh=True)"
+            ) from error
 
     def save(self) -> Path:
         """Write the record to ``results/runs/<name>.json`` and return its path."""

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from inspect import signature
 from itertools import chain
@@ -101,10 +102,12 @@ def load_or_run(
         RecordError: a stored record is missing; the message gives the command that makes it, if there is one.
     """
     require_source(source)
-    if isinstance(recipes, Recipe | str) or not all(isinstance(recipe, Recipe) for recipe in recipes):
+    recipes = [None] if isinstance(recipes, Recipe | str) else list(recipes)
+    if not all(isinstance(recipe, Recipe) for recipe in recipes):
         raise ValueError("recipes must be a list of recipes, such as [reprolib.BUC]")
     if isinstance(seeds, int):
         raise ValueError(f"seeds={seeds} must be a list of seeds, such as [0, 1, 2]")
+    seeds = list(seeds)
     if isinstance(dataset, str) and dataset not in NAMES:
         raise ValueError(f"dataset {dataset!r} is not one of {', '.join(NAMES)}")
     if unknown := settings.keys() - (signature(make_plan).parameters.keys() - {"recipe", "seed"}):
@@ -229,7 +232,7 @@ def tidy(records: Sequence[RunRecord]) -> pd.DataFrame:
             metrics = {k: v for k, v in stage["metrics"].items() if k != "num_valid_queries"}
             head = {"column": name, "recipe": called, "seed": record.settings["seed"]}
             head |= {"stage": stage["stage"], "num_clusters": stage["num_clusters"]}
-            quality = {name: stage["quality"][field] for name, field in AGREEMENT.items()}
+            quality = {measure: stage["quality"][field] for measure, field in AGREEMENT.items()}
             quality |= {"singletons": stage["quality"]["num_singletons"] / images_in(stage)}
             quality |= {"largest cluster": stage["quality"]["largest_cluster"] / images_in(stage)}
             shares = {k: None if v is None else 100 * v for k, v in (metrics | quality).items()}
@@ -267,6 +270,7 @@ def dataset_counts(names: Sequence[str], *, source: str = "stored", data_root: s
                 write_json(paths.DATASETS / f"{name}.json", counts[name])
             except DatasetError as error:
                 why = str(error)
+                warnings.warn(f"{why}; shown are the stored counts, if there are any", stacklevel=2)
         if name not in counts:
             file = paths.STORED_DATASETS / f"{name}.json"
             if not file.is_file():

@@ -59,7 +59,7 @@ class StateError(ValueError):
 
 def _source_digest() -> str:
     digest = hashlib.blake2b(digest_size=8)
-    package = paths.ROOT / "reprolib"
+    package = paths.SOURCE / "reprolib"
     for file in sorted(package.rglob("*.py")):
         if Path(file.relative_to(package).parts[0]).stem not in BESIDE_A_RUN:
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -79,11 +79,6 @@ def first_stage(settings: dict) -> dict:
     recipe = {k: v for k, v in settings["recipe"].items() if k not in AFTER_FIRST_STAGE}
     beside = {*RANKED_ON, "linkage"} | ({"train identities"} if recipe["start"] != "identities" else set())
     return {k: v for k, v in settings.items() if k not in beside} | {"recipe": recipe}
-
-
-def run_folder(name: str) -> Path:
-    """Return the folder of the stages of a run."""
-    return paths.STATE / name
 
 
 def first_stage_folder(settings: dict) -> Path:

@@ -149,15 +149,16 @@ class _Training:
     def _largest_batch(self, images: Images, frames: Tensor, changes: list[Tensor], labels: Tensor) -> int:
         """Halve the batch until a step fits into memory and return its size; 0 if not even 2 samples fit."""
         size, frames_each = len(labels), frames.shape[1]
-        while (size := size // 2) > 1:
-            some = size * frames_each
-            try:
-                self.optimizer.zero_grad()
-                pixels = images.take(frames[:size].flatten(), self.device)
-                self.step(pixels, *(change[:some] for change in changes), labels[:size])
-                return size
-            except torch.OutOfMemoryError as error:
-                traceback.clear_frames(error.__traceback__)
+        with torch.compiler.set_stance("force_eager"):  # each size would be compiled anew
+            while (size := size // 2) > 1:
+                some = size * frames_each
+                try:
+                    self.optimizer.zero_grad()
+                    pixels = images.take(frames[:size].flatten(), self.device)
+                    self.step(pixels, *(change[:some] for change in changes), labels[:size])
+                    return size
+                except torch.OutOfMemoryError as error:
+                    traceback.clear_frames(error.__traceback__)
         return 0
 
     def set_rate(self, rate: float) -> None:

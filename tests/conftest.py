@@ -29,7 +29,6 @@ WRITTEN = (
     "STORED_BENCH",
     "STATE",
     "LABELS",
-    "STORED_LABELS",
     "MAPS",
     "DATASETS",
     "CACHE",

@@ -51,7 +51,10 @@ def imported(tree):
 
 
 def test_every_module_has_its_place():
-    assert {name for name, _, _ in modules()} == set().union(*LAYERS)
+    names = {name for name, _, _ in modules()}
+    assert names == set().union(*LAYERS)
+    words = (paths.ROOT / "CONTRIBUTING.md").read_text().split()
+    assert names == {name for name in names if f"{name}.py" in words or f"{name}/" in words}
 
 
 @pytest.mark.parametrize(("name", "file", "tree"), list(modules()), ids=lambda value: getattr(value, "stem", ""))

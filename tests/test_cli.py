@@ -213,7 +213,17 @@ def test_without_a_word_few_people_are_trained_on_with_few_lambdas_and_all_of_a_
     assert seen.get("identities") == identities
     few = options == ""
     assert {"buc_lambdas", "dbc_lambdas"} <= seen.keys() if few else "lambdas" not in str(seen)
-    assert ("A quick check, trained on 6 of the 45 embedded people" in result.output) == few
+    assert ("A quick check, trained on 6 of the 45 synthetic people" in result.output) == few
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [("05 --dataset mars", "dataset"), ("13 --backbone resnet18", "backbone")]
+)
+def test_an_option_that_no_chosen_notebook_has_is_refused(options, named, monkeypatch):
+    monkeypatch.setattr(batch, "reproduce", lambda *_: pytest.fail("the notebooks were run"))
+    result = call("reproduce", *options.split())
+    assert result.exit_code == 2
+    assert f"unknown parameters ['{named}']" in " ".join(result.output.split())
 
 
 def test_weights_named_from_where_one_stands_are_found_from_where_notebooks_run(shelf, tmp_path, monkeypatch):
@@ -228,7 +238,7 @@ def test_weights_named_from_where_one_stands_are_found_from_where_notebooks_run(
 
 
 def test_the_few_lambdas_are_parameters_of_notebooks():
-    assert cli.EMBEDDED_LAMBDAS.keys() <= set().union(*map(batch.parameters, batch.select([])))
+    assert cli.SYNTHETIC_LAMBDAS.keys() <= set().union(*map(batch.parameters, batch.select([])))
 
 
 def test_a_report_of_an_unknown_source_is_one_clear_line():

@@ -20,7 +20,7 @@ from scipy.io import savemat
 from reprolib import BUC, datasets, paths, results
 from reprolib.datasets import DatasetError, Tracklets, check, fingerprint, load_dataset
 from reprolib.datasets.published import SOURCES, Counts
-from reprolib.plan import make_plan, prepare
+from reprolib.plan import decode, make_plan
 from reprolib.record import RunRecord
 
 RNG = np.random.default_rng(0)
@@ -664,7 +664,7 @@ def test_an_image_that_changed_is_decoded_again_and_another_size_has_its_own_cac
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     draw_dataset("market1501", tmp_path)
     split, cpu = load("market1501", tmp_path), torch.device("cpu")
-    before = prepare(split, (128, 64), parts=["train"], device=cpu).train.pixels
+    before = decode(split, (128, 64), parts=["train"], device=cpu)["train"].pixels
     file = split.train.frames[0]
     size, time = file.stat().st_size, file.stat().st_mtime_ns
     with Image.open(file) as image:
@@ -673,11 +673,11 @@ def test_an_image_that_changed_is_decoded_again_and_another_size_has_its_own_cac
     file.write_bytes(file.read_bytes().ljust(size, b"\0"))  # the bytes that it had, as many
     os.utime(file, ns=(time, time + 1_000_000))
     assert file.stat().st_size == size
-    after = prepare(split, (128, 64), parts=["train"], device=cpu).train.pixels
+    after = decode(split, (128, 64), parts=["train"], device=cpu)["train"].pixels
     assert before[0].any()
     assert not after[0].any()
     assert torch.equal(before[1:], after[1:])
-    assert prepare(split, (8, 4), parts=["train"], device=cpu).train.pixels.shape[1:3] == (8, 4)
+    assert decode(split, (8, 4), parts=["train"], device=cpu)["train"].pixels.shape[1:3] == (8, 4)
 
 
 def test_fingerprint_does_not_depend_on_where_the_dataset_lies(tmp_path):

@@ -105,6 +105,7 @@ def test_an_example_cluster_is_right_or_wrong_or_there_is_none():
     assert points.example_clusters(np.arange(6), pids) == {"right": 0}
     assert points.example_clusters(np.array([0, 0, 1, 1, 1, 1]), pids) == {"right": 0, "wrong": 1}
     assert points.example_clusters(np.zeros(6, int), pids) == {"wrong": 0}
+    assert points.example_clusters(np.array([0, 0, 1, 1]), np.array([-1, -1, 0, 0])) == {"right": 1}
 
 
 def test_shares_are_drawn_in_percent(drawn):

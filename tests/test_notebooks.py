@@ -64,6 +64,12 @@ def test_its_cells_are_short_and_logic_lives_in_the_library(notebook):
 
 
 @every_notebook
+def test_its_runs_are_asked_for_one_after_the_other(notebook):  # what comes between fails where they are only noted
+    asks = ["load_or_run(" in code(cell) for cell in cells(notebook)]
+    assert "".join("x" if ask else " " for ask in asks).strip().replace("x", "") == ""
+
+
+@every_notebook
 def test_it_holds_no_path_no_install_and_no_injected_parameters(notebook):
     text = notebook.read_text()
     for forbidden in (str(paths.ROOT), "/home/", "/root/", "!pip", "%cd", "injected-parameters", "Traceback"):

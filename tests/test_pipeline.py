@@ -267,6 +267,8 @@ def test_a_number_of_samples_is_drawn_and_a_gallery_that_is_the_training_set_wit
     assert record.settings["samples"] == 20
     with pytest.raises(ValueError, match="has 48 training samples"):
         tiny_split.keep_samples(49, seed=0)
+    in_order = make_plan(replace(BUC, train_order="sorted"), "synthetic", samples=200, weights="none").split
+    assert in_order.is_sorted
 
 
 def spy(monkeypatch, name, note):

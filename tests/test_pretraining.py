@@ -1,4 +1,4 @@
-"""The embedded datasets' stand-in for ImageNet: who is in it, and that it is made once."""
+"""The synthetic datasets' stand-in for ImageNet: who is in it, and that it is made once."""
 
 import numpy as np
 import torch

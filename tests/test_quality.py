@@ -147,3 +147,6 @@ def test_identities_gather_by_features_by_pixels_and_in_clusters():
     found = gathering(np.array([4, 3, 3, 2, 2]), np.array([0, 1, 1, 1, 2]), frames=frames, pids=pids, camids=camids)
     # by pixels 4, 4, 3, 2, 0 are the nearest; identities 0 and 2 lie mostly in clusters where they prevail, 1 does not
     assert list(found.values()) == [60, 80, 3, 1, 3, 3, 2]
+    unknown = np.array([0, -1, 2, 2, 0])  # leaves two identities, each with a cluster of its own
+    found = gathering(np.array([4, 3, 3, 2, 2]), np.array([0, 1, 1, 1, 2]), frames=frames, pids=unknown, camids=camids)
+    assert list(found.values()) == [75, 100, 3, 0, 0, 2, 2]

@@ -434,17 +434,43 @@ def test_counts_that_were_taken_are_kept_and_those_of_what_is_not_here_are_the_s
         raise DatasetError(f"{name} is not here")
 
     monkeypatch.setattr(results, "load_dataset", absent)
-    assert results.dataset_counts(["mars"], source="run") == {"mars": {"train": {"identities": 625}}}
-    with pytest.raises(RecordError, match="cifar10: not counted yet; cifar10 is not here"):
+    with pytest.warns(UserWarning, match="mars is not here; shown are the stored counts"):
+        assert results.dataset_counts(["mars"], source="run") == {"mars": {"train": {"identities": 625}}}
+    with (
+        pytest.warns(UserWarning, match="cifar10 is not here"),
+        pytest.raises(RecordError, match="cifar10: not counted yet; cifar10 is not here"),
+    ):
         results.dataset_counts(["cifar10"], source="run")
 
 
-def test_a_run_of_ones_own_has_its_labels_though_the_repository_stores_some_of_that_name(results_folder):
+def test_a_record_has_the_labels_of_its_own_results_folder_and_no_others(results_folder, tmp_path):
     run = record(BUC, 0.5)
-    for folder, label in ((paths.STORED_LABELS, 1), (paths.LABELS, 2)):
-        folder.mkdir(parents=True)
-        np.savez(folder / f"{run.name}.npz", pseudo_labels=[[label]])
-        assert run.pseudo_labels() == label
+    paths.LABELS.mkdir(parents=True)
+    np.savez(paths.LABELS / f"{run.name}.npz", pseudo_labels=[[2]])
+    elsewhere = tmp_path / "elsewhere" / "runs" / f"{run.name}.json"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_bytes(run.save().read_bytes())
+    assert run.pseudo_labels() == load_record(paths.RUNS / elsewhere.name).pseudo_labels() == 2
+    with pytest.raises(RecordError, match=r"elsewhere/labels/.* are not there; load the record from the results"):
+        load_record(elsewhere).pseudo_labels()
+
+
+def test_runs_on_different_images_are_not_compared(results_folder):
+    one, other = (record(recipe, 0.5, dataset="mine") for recipe in (BUC, DBC))
+    assert list(results.columns([one, other]).values()) == [[one, other]]
+    other.settings["fingerprint"] = "of other images"
+    with pytest.raises(RecordError, match="had different images; give one Split another name"):
+        results.columns([one, other])
+    for run in (one, other):
+        run.settings["dataset"] = "synthetic"  # a processor may round some of its pixels otherwise
+    assert list(results.columns([one, other]).values()) == [[one, other]]
+
+
+def test_records_and_recipes_may_come_from_a_generator(results_folder):
+    runs = [record(BUC, 0.5), record(DBC, 0.4)]
+    assert list(results.columns(iter(runs)).values()) == [runs]
+    with pytest.raises(RecordError, match="no stored record of buc"):
+        results.load_or_run(iter([BUC]), dataset="synthetic", seeds=iter([0]))
 
 
 def test_a_package_without_its_repository_keeps_its_files_in_the_working_directory(tmp_path):

@@ -1,4 +1,4 @@
-"""The embedded datasets keep the protocols of Market-1501 and MARS, and are not solved by color."""
+"""The synthetic datasets keep the protocols of Market-1501 and MARS, and are not solved by color."""
 
 import dataclasses
 

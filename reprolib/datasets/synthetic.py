@@ -1,4 +1,4 @@
-"""The embedded datasets: drawn people in front of six cameras, split by the protocols of Market-1501 and MARS.
+"""The synthetic datasets: people drawn in front of six cameras, split by the protocols of Market-1501 and MARS.
 
 No files are read and no real people are shown. A person walks past a camera and is filmed: each pass is an image of
 "synthetic" or a tracklet of "synthetic-video". The cameras change color, view and sharpness, and most garments are worn

@@ -83,8 +83,8 @@ def example_clusters(pseudo_labels: np.ndarray, pids: np.ndarray) -> dict[str, i
     The wrong one is the cluster whose second most frequent identity has the most images. A kind without any cluster is
     left out.
     """
-    table = np.zeros((pseudo_labels.max() + 1, pids.max() + 1), int)  # images of each identity in each cluster
-    np.add.at(table, (pseudo_labels, pids), 1)
+    table = np.zeros((pseudo_labels.max() + 1, max(2, pids.max() + 1)), int)  # images of each identity in each cluster
+    np.add.at(table, (pseudo_labels[pids >= 0], pids[pids >= 0]), 1)
     first, second = np.sort(table, axis=1)[:, ::-1][:, :2].T
     images = {"right": np.where(second == 0, first, 0), "wrong": second}
     return {kind: int(counts.argmax()) for kind, counts in images.items() if counts.any()}

@@ -100,7 +100,7 @@ class Clusters:
             if self.criterion.linkage == "average":
                 base = torch.zeros_like(base).index_add_(0, self.owner, self.norms) / self.sizes
         if precision is None:
-            return products.exact(values, base)
+            return products.Points(values.double(), base, "ieee", slack=0.0)
         return products.screening(values, base, precision, float(self.norms.max()))
 
     def linkage_blocks(self, points: Points) -> Iterator[tuple[int, int, Tensor]]:

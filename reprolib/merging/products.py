@@ -33,11 +33,6 @@ class Points:
         return threshold_(out, ROUNDING, 0.0) if out.dtype == torch.float64 else out
 
 
-def exact(values: Tensor, base: Tensor) -> Points:
-    """Make points for products in float64."""
-    return Points(values.double(), base, "ieee", 0.0)
-
-
 def screening(values: Tensor, base: Tensor, precision: str, largest: float) -> Points:
     """Make points of ``values`` (P, d) for fast products; ``largest`` is M, an upper bound of every ‖p‖² and base.
 

@@ -110,7 +110,7 @@ def load_model(record: RunRecord) -> Model:
     Raises:
         RecordError: the weights are missing.
     """
-    folder = (record.root or paths.RESULTS) / "state" / record.name / f"stage_{record.kept:02}"
+    folder = (record.root / "state" if record.root else paths.STATE) / record.name / f"stage_{record.kept:02}"
     if not (folder / "model.safetensors").exists():
         raise RecordError(
             f"{folder}: does not contain model.safetensors; load the record where it was run, or run again with --fresh"

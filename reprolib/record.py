@@ -105,7 +105,7 @@ class RunRecord:
 
     def stored_labels(self, name: str) -> np.ndarray:
         """Read an array of ``results/labels/<record>.npz``: "pseudo_labels", or "pids" (only for diagnosis)."""
-        file = (self.root or paths.RESULTS) / "labels" / f"{self.name}.npz"
+        file = (self.root / "labels" if self.root else paths.LABELS) / f"{self.name}.npz"
         try:
             with file.open("rb") as opened, np.load(opened) as content:
                 return content[name]

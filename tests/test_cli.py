@@ -222,7 +222,7 @@ def test_without_a_word_few_people_are_trained_on_with_few_lambdas_and_all_of_a_
 def test_an_option_that_no_chosen_notebook_has_is_refused(options, named, monkeypatch):
     monkeypatch.setattr(batch, "reproduce", lambda *_: pytest.fail("the notebooks were run"))
     result = call("reproduce", *options.split())
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert f"unknown parameters ['{named}']" in " ".join(result.output.split())
 
 

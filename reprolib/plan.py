@@ -113,7 +113,7 @@ def make_plan(
     split = split if identities is None else split.keep_identities(identities, seed=seed)
     split = split if samples is None else split.keep_samples(samples, seed=seed)
     if samples is not None and recipe.train_order == "sorted":  # they were drawn in any order
-        split = split.reorder(np.argsort(split.train_pids, kind="stable"))
+        split = split.sort()
     require_usable(split)
     _require_trainable(recipe, split)
     default = NETWORKS.get(split.name, PAPERS_NETWORK)

@@ -106,7 +106,7 @@ def test_a_first_stage_is_shared_whatever_it_is_ranked_on_and_ranked_anew(tiny_s
 
 def test_a_finished_run_is_read_not_trained_again(tiny_split, monkeypatch):
     record = run(BUC, tiny_split)
-    monkeypatch.setattr(pipeline, "prepare", None)
+    monkeypatch.setattr(pipeline, "decode", None)
     assert asdict(run(BUC, tiny_split)) == asdict(record)
 
 
@@ -484,7 +484,7 @@ def test_a_record_finds_its_labels_and_weights_where_it_was_read_from(tiny_split
     file = paths.RUNS / f"{record.name}.json"
     monkeypatch.setattr(paths, "LABELS", tmp_path / "elsewhere")
     monkeypatch.setattr(paths, "STATE", tmp_path / "elsewhere")
-    with pytest.raises(RecordError, match=r"does not contain .*npz.*set REPROLIB_RESULTS"):
+    with pytest.raises(RecordError, match=r"npz: the labels of the run are not there"):
         record.pseudo_labels()
     found = load_record(file)
     assert [row.max() + 1 for row in found.pseudo_labels()] == [s["num_clusters"] for s in record.stages]

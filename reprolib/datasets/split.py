@@ -144,6 +144,10 @@ class Split:
         """Return the dataset with the training tracklets at the indices ``order``, in that order."""
         return replace(self, train=self.train.take(order), train_pids=self.train_pids[order])
 
+    def sort(self) -> "Split":
+        """Sort the training samples by identity."""
+        return self.reorder(np.argsort(self.train_pids, kind="stable"))
+
     def shuffle(self, seed: int) -> "Split":
         """Shuffle the training samples, so that neighboring indices share an identity only by chance."""
         return self.reorder(np.random.default_rng(seed).permutation(len(self.train)))

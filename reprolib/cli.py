@@ -187,8 +187,8 @@ def run(
         bool,
         typer.Option(
             "--fresh",
-            help="Start over: delete the run's record and saved state, including the first stage that it shares with "
-            "other runs.",
+            help="Start over: delete the run's record, labels, t-SNE map and saved state, including the first stage "
+            "that it shares with other runs.",
         ),
     ] = False,
     engine: Engine = "here",
@@ -326,7 +326,8 @@ def reproduce(
         values |= assigned
         chosen = batch.select(notebooks or [])
         asked = {name for name, value in given.items() if value is not None} - ({"identities"} if few else set())
-        asked |= assigned.keys() | ({"dataset"} if dataset != "synthetic" else set())
+        usual = {"source": source == "run", "dataset": dataset == "synthetic", "seeds": seeds == 1}
+        asked |= assigned.keys() | {name for name, is_default in usual.items() if not is_default}
         batch.require_known(asked, chosen)  # a parameter of other notebooks would have no effect
         if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
             unmade = {"weights": "none"} if weights in (None, "catalogue") else {}  # no pretraining only for a check

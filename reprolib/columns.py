@@ -73,11 +73,12 @@ def columns(records: Sequence[RunRecord | Benchmark]) -> dict[str, list]:
     images: dict[tuple, RunRecord] = {}
     for record in records:
         begun.setdefault(column(record), set()).add(_weights(record))
-        if isinstance(record, RunRecord) and not record.settings["dataset"].startswith("synthetic"):
+        if isinstance(record, RunRecord) and record.settings["dataset"] not in ("synthetic", "synthetic-video"):
             drawn = column(record).split(" · ")[0], record.settings["seed"], recipe_of(record)["train_order"]
             other = images.setdefault(drawn, record)
             if other.settings["fingerprint"] != record.settings["fingerprint"]:
-                raise RecordError(f"{other.name} and {record.name} had different images; give one Split another name")
+                both = f"{other.name} and {record.name} had different images and must not be compared"
+                raise RecordError(f"{both}; move one out of results/runs, or give a Split of your own another name")
     found: dict[str, list] = {}
     for record in records:
         name = column(record)

@@ -37,7 +37,7 @@ class Job:
         return pipeline.run(self.recipe, self.dataset, seed=self.seed, **self.settings, **options)
 
     def start_over(self) -> None:
-        """Delete the record and state of an earlier run, including the first stage that it shares with other runs."""
+        """Delete what an earlier run left, including the first stage that it shares with other runs."""
         plan = make_plan(self.recipe, self.dataset, seed=self.seed, **self.settings)
         with locked(plan.folder):
             plan.forget()

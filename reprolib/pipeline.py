@@ -60,8 +60,8 @@ def run(
             other identities, if there are any, become the validation set.
         samples: train on this many samples, drawn at random; for CIFAR-10 they are also the gallery.
         data_root: folder of the datasets; None means ``$REPROLIB_DATA``, else ``data/``.
-        fresh: first delete the record and state of an earlier run with the same settings, including the first stage
-            that it shares with other runs.
+        fresh: first delete the record, labels, t-SNE map and state of an earlier run with the same settings, including
+            the first stage that it shares with other runs.
         wait: wait for another process that is working on the same run, or on the first stage that it shares.
         on_stage: called after each stage with the record so far and the total number of stages.
 

@@ -230,7 +230,7 @@ def decode(
     """Decode those of ``parts`` that a split has (or memory-map the cache of an earlier run); move them to a device."""
     size, found = "x".join(map(str, image_size)), {}
     for part in parts:
-        if tracklets := getattr(split, part):
+        if (tracklets := getattr(split, part)) is not None:
             cache = paths.CACHE / f"{split.name}-{part}-{size}-{fingerprint(tracklets, written=True)}.npy"
             found[part] = load_images(tracklets.frames, image_size, cache=cache).to(device)
     return found

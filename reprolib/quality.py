@@ -201,7 +201,7 @@ def gathering(
     pixels = torch.as_tensor(frames).flatten(1).float()
     by_pixels = nearest_elsewhere(torch.nn.functional.normalize(pixels - pixels.mean(0)), camids)
     known = pids >= 0
-    table = np.zeros((pseudo_labels.max() + 1, pids.max() + 1), int)  # samples of each identity in each cluster
+    table = np.zeros((pseudo_labels.max() + 1, max(1, pids.max() + 1)), int)  # samples of each identity in each cluster
     np.add.at(table, (pseudo_labels[known], pids[known]), 1)
     mixed = (table > 0).sum(1) > 1
     at_home = table.argmax(1)[pseudo_labels] == pids

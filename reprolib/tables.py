@@ -150,7 +150,7 @@ def provenance(records: Sequence[RunRecord | Benchmark]) -> pd.DataFrame:
                 "minutes": f"{p['seconds'] / 60:.1f}",
             }
         )
-    table = pd.DataFrame(rows).fillna("")  # a run and a benchmark have different columns
+    table = pd.DataFrame(rows, dtype=object).fillna("")  # a run and a benchmark have different columns
     if "seed" not in table:
         return table
     same = table.columns.drop(of_a_run).tolist()

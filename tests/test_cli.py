@@ -217,7 +217,13 @@ def test_without_a_word_few_people_are_trained_on_with_few_lambdas_and_all_of_a_
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [("05 --dataset mars", "dataset"), ("13 --backbone resnet18", "backbone")]
+    ("options", "named"),
+    [
+        ("05 --dataset mars", "dataset"),
+        ("13 --backbone resnet18", "backbone"),
+        ("05 --seeds 3", "seeds"),
+        ("17 --source stored", "source"),
+    ],
 )
 def test_an_option_that_no_chosen_notebook_has_is_refused(options, named, monkeypatch):
     monkeypatch.setattr(batch, "reproduce", lambda *_: pytest.fail("the notebooks were run"))

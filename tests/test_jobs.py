@@ -67,8 +67,12 @@ def test_a_job_started_over_is_trained_again_to_the_same_record(results_folder, 
     first = job.run(on_stage=lambda record, of: stages.append((len(record.stages), of)))
     assert stages == [(1, 3), (2, 3), (3, 3)]
     job.run(on_stage=lambda *_: pytest.fail("it was trained again"))
+    belonging = [folder / f"{first.name}.npz" for folder in (paths.LABELS, paths.MAPS)]
+    paths.MAPS.mkdir()
+    belonging[1].touch()
     job.start_over()
     assert not list(paths.RUNS.iterdir())
+    assert not any(file.exists() for file in belonging)
     assert figures(job.run()) == figures(first)
 
 

@@ -466,7 +466,7 @@ def test_a_linkage_of_ones_own_may_know_the_width_of_the_features(tiny_split):
 
 
 def test_of_a_sorted_split_a_table_that_leaks_warns(tiny_split):
-    in_order = tiny_split.reorder(np.argsort(tiny_split.train_pids))
+    in_order = tiny_split.sort()
     with pytest.warns(UserWarning, match=r"sorted by identity.*use split.shuffle\(0\)"):
         make_plan(DBC_RELEASED, in_order, **NETWORK)
     make_plan(DBC_RELEASED, in_order.shuffle(0), **NETWORK)

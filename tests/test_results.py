@@ -455,11 +455,17 @@ def test_a_record_has_the_labels_of_its_own_results_folder_and_no_others(results
         load_record(elsewhere).pseudo_labels()
 
 
+def test_provenance_has_a_row_for_a_run_and_one_for_a_machine_that_was_measured():
+    table = results.provenance([results.stored([BUC])[0], results.load_or_measure()[0]])
+    assert len(table) == 2
+    assert table["seed"].tolist()[1] == "" == table["cores"].tolist()[0]
+
+
 def test_runs_on_different_images_are_not_compared(results_folder):
     one, other = (record(recipe, 0.5, dataset="mine") for recipe in (BUC, DBC))
     assert list(results.columns([one, other]).values()) == [[one, other]]
     other.settings["fingerprint"] = "of other images"
-    with pytest.raises(RecordError, match="had different images; give one Split another name"):
+    with pytest.raises(RecordError, match="had different images and must not be compared"):
         results.columns([one, other])
     for run in (one, other):
         run.settings["dataset"] = "synthetic"  # a processor may round some of its pixels otherwise

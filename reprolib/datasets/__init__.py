@@ -77,7 +77,7 @@ def load_dataset(
     if junk == "in_gallery":
         split = market1501.with_junk(split, locate(SOURCES[name], paths.data_root(root)))
     if train_order == "sorted":
-        return split.reorder(np.argsort(split.train_pids, kind="stable"))
+        return split.sort()
     return split.shuffle(seed=SHUFFLE_SEED)
 
 

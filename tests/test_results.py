@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torchvision
 
-from reprolib import BUC, DBC, OIM, paths, results, verdicts
+from reprolib import BUC, DBC, OIM, paths, results, state, verdicts
 from reprolib.claims import GOOD_IN_CLUSTERS
 from reprolib.datasets import DatasetError
 from reprolib.recipe import BUC_UNREGULARIZED
@@ -481,7 +481,7 @@ def test_records_and_recipes_may_come_from_a_generator(results_folder):
 
 def test_a_package_without_its_repository_keeps_its_files_in_the_working_directory(tmp_path):
     shutil.copytree(paths.ROOT / "reprolib", tmp_path / "site" / "reprolib")
-    ask = "from reprolib import batch, paths, tables; print(paths.RESULTS, paths.CACHE, sep='\\n')"
+    ask = "from reprolib import batch, paths, state, tables; print(paths.RESULTS, paths.CACHE, state.SOURCE, sep='\\n')"
     select, published = "batch.select([])", "tables.published('BUC Table 1')"
     said = []
     for then in ("", select, published):
@@ -489,7 +489,7 @@ def test_a_package_without_its_repository_keeps_its_files_in_the_working_directo
         environment = {k: v for k, v in os.environ.items() if not k.startswith("REPROLIB_")}
         environment |= {"PYTHONPATH": str(tmp_path / "site")}
         said.append(subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True))
-    assert said[0].stdout.split() == [str(tmp_path / "results"), str(tmp_path / "data" / "cache")]
+    assert said[0].stdout.split() == [str(tmp_path / "results"), str(tmp_path / "data" / "cache"), state.SOURCE]
     for failed in said[1:]:
         assert failed.stderr.strip().endswith(
             "they are in the repository; clone it, and there: pip install --editable ."

@@ -64,12 +64,15 @@ def _value(text: str) -> int | float | bool | str:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Report invalid input in one line, without a traceback."""
+    """Report invalid input, or Ctrl-C, in one line, without a traceback."""
     try:
         yield
     except ValueError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; to go on, give the same command again", err=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 def _require_engine(engine: str, address: str | None) -> None:
@@ -306,32 +309,32 @@ def reproduce(
 
     _require_engine(engine, address)
     with _refusing():
-        values = {"source": source, "dataset": dataset, "seeds": str(list(range(seeds)))}
         few = identities is None and source == "run" and dataset == "synthetic"
         if few:
-            identities, values = SYNTHETIC_IDENTITIES, values | SYNTHETIC_LAMBDAS
+            identities = SYNTHETIC_IDENTITIES
         size = _size(image_size)
-        given = {
+        settings = {
             "identities": identities or None,
             "data_root": data_root and str(paths.data_root(data_root)),
             "backbone": backbone,
             "weights": str(Path(weights).resolve()) if weights and Path(weights).is_file() else weights,
             "image_size": size and list(size),
         }
-        values |= {name: json.dumps(value) for name, value in given.items() if value is not None}  # JSON is YAML
+        values = {"source": source, "dataset": dataset, "seeds": json.dumps([*range(seeds)])}
+        values |= {name: json.dumps(value) for name, value in settings.items() if value is not None}  # JSON is YAML
+        usual = {"source": "run", "dataset": "synthetic", "seeds": "[0]"}
+        usual |= {"identities": values["identities"]} if few else {}
         assigned = _assigned(set_)
-        if own := assigned.keys() & {"source", "dataset", "seeds", *given}:
+        if own := assigned.keys() & {*values, *settings}:
             name = min(own)
             raise ValueError(f"--set {name}=... has an option of its own: use --{name.replace('_', '-')}")
-        values |= assigned
         chosen = batch.select(notebooks or [])
-        asked = {name for name, value in given.items() if value is not None} - ({"identities"} if few else set())
-        usual = {"source": source == "run", "dataset": dataset == "synthetic", "seeds": seeds == 1}
-        asked |= assigned.keys() | {name for name, is_default in usual.items() if not is_default}
-        batch.require_known(asked, chosen)  # a parameter of other notebooks would have no effect
+        asked = [name for name, value in values.items() if value != usual.get(name)]
+        batch.require_known([*asked, *assigned], chosen)  # a parameter of other notebooks would have no effect
+        values |= (SYNTHETIC_LAMBDAS if few else {}) | assigned
         if source == "run" and any("source" in batch.parameters(notebook) for notebook in chosen):
             unmade = {"weights": "none"} if weights in (None, "catalogue") else {}  # no pretraining only for a check
-            plan.make_plan(RECIPES["buc"], dataset, **given | unmade)  # reports invalid settings before any work
+            plan.make_plan(RECIPES["buc"], dataset, **settings | unmade)  # reports invalid settings before any work
         if fresh:
             shutil.rmtree(batch.REPRODUCED, ignore_errors=True)
         if engine == "ray":
@@ -342,7 +345,6 @@ def reproduce(
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the notebooks too
         begun = time.time() - 1  # the clock of files may lag behind
         failures = batch.reproduce(chosen, values)
-    with _refusing():
         concluded = results.scorecard(batch.REPRODUCED / "verdicts", since=begun)
     if few and any("identities" in batch.parameters(notebook) for notebook in chosen):
         typer.echo(
@@ -350,16 +352,21 @@ def reproduce(
             "It checks that everything\nworks, not which claims hold: the column 'stored records' has the "
             "repository's own verdicts.\n"
         )
-    if len(concluded):
-        typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<24} claim")
-    for row in concluded.itertuples():
-        typer.echo(f"{row.verdict:<15} {stored.get((row.exhibit, row.claim), ''):<15} {row.exhibit:<24} {row.claim}")
-    typer.echo()
+    _print_verdicts(concluded, stored)
     typer.echo(f"executed notebooks, records, verdicts and figures: {batch.REPRODUCED}")
     typer.echo("to make an HTML report of it: reprolib report --source run")
     for name, error in failures.items():
         typer.secho(f"failed: {name}: {error}\n  traceback: {batch.REPRODUCED / 'executed' / name}", fg="red", err=True)
     raise typer.Exit(1 if failures else 0)
+
+
+def _print_verdicts(concluded, stored) -> None:
+    """Print a line per claim: the verdict of these runs, that of the stored records, the exhibit, the claim."""
+    if len(concluded):
+        typer.echo(f"{'here':<15} {'stored records':<15} {'exhibit':<24} claim")
+    for row in concluded.itertuples():
+        typer.echo(f"{row.verdict:<15} {stored.get((row.exhibit, row.claim), ''):<15} {row.exhibit:<24} {row.claim}")
+    typer.echo()
 
 
 @app.command()

@@ -126,6 +126,16 @@ def test_a_wrong_argument_is_one_clear_line(arguments, message, results_folder):
     assert "Traceback" not in result.output
 
 
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch):
+    def interrupted(asked):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "train", interrupted)
+    result = call("run", "--recipe", "buc")
+    assert result.exit_code == 130
+    assert result.output.strip() == "interrupted; to go on, give the same command again"
+
+
 @pytest.mark.parametrize("command", [["run", "--recipe", "buc"], ["reproduce"]])
 def test_torchrun_and_ray_are_not_both_taken(command, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")

@@ -82,6 +82,11 @@ def exactly_updated(recipe: Recipe) -> Recipe:
     return replace(recipe.changed(dispersion_update="exact"), name=f"{recipe.name}_but_exact_update")
 
 
+def plainly_headed(recipe: Recipe) -> Recipe:
+    """Nothing between the two layers of DBC's head, of which the paper says nothing; ours has BatchNorm and ReLU."""
+    return replace(recipe.changed(embedding_between="nothing"), name=f"{recipe.name}_but_plain_head")
+
+
 def in_order(recipe: Recipe) -> Recipe:
     """Return the recipe on training images sorted by identity, as both released programs read them."""
     return replace(recipe, name=f"{recipe.name}_sorted", train_order="sorted")

@@ -10,15 +10,19 @@ from reprolib.timings import Benchmark
 
 def recipe_of(record: RunRecord) -> dict:
     """Return the settings of a record's recipe; fields newer than the record have their default, as in that run."""
-    then = {f.name: f.default for f in fields(Recipe)} | record.settings["recipe"]
-    if then["criterion"]:
-        then["criterion"] = {f.name: f.default for f in fields(Criterion)} | then["criterion"]
-    return then
+    return _complete(record.settings["recipe"])
+
+
+def _complete(recipe: dict) -> dict:
+    found = {f.name: f.default for f in fields(Recipe)} | recipe
+    if found["criterion"]:
+        found["criterion"] = {f.name: f.default for f in fields(Criterion)} | found["criterion"]
+    return found
 
 
 def is_of(record: RunRecord, recipe: Recipe) -> bool:
     """Whether a record has a recipe's settings."""
-    return recipe_of(record) == recipe.settings()
+    return recipe_of(record) == _complete(recipe.settings())
 
 
 def by_seed(records: Sequence[RunRecord], recipe: Recipe) -> dict[int, RunRecord]:

@@ -26,7 +26,7 @@ class Model(nn.Module):
     """A backbone, the mean over frames, and the embedding head of a recipe.
 
     Args:
-        recipe: its embedding_dim, embedding_layers, dropout and dropout_position define the head.
+        recipe: its embedding_dim, embedding_layers, embedding_between, dropout and dropout_position define the head.
         backbone: one of ``BACKBONES``, by its torchvision name; "resnet18-cifar" is ResNet-18 whose first convolution
             is 3×3 with stride 1, without the pooling after it, as usual on CIFAR-10. It has no ImageNet weights.
         weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none", or a local file.
@@ -44,7 +44,8 @@ class Model(nn.Module):
             linear = nn.Linear(width if k == 0 else recipe.embedding_dim, recipe.embedding_dim)
             nn.init.kaiming_normal_(linear.weight, mode="fan_out")
             nn.init.zeros_(linear.bias)
-            layers += [linear, nn.BatchNorm1d(recipe.embedding_dim), nn.ReLU()]
+            bare = k < recipe.embedding_layers - 1 and recipe.embedding_between == "nothing"
+            layers += [linear] if bare else [linear, nn.BatchNorm1d(recipe.embedding_dim), nn.ReLU()]
         self.head = nn.Sequential(*layers[:-1])
         self.dropout = nn.Dropout(recipe.dropout)
         self.dropout_position = recipe.dropout_position

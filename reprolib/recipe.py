@@ -88,7 +88,8 @@ class Recipe:
     normalize_table: bool = False  # after V_y <- (V_y + v) / 2 scale V_y to unit length (released)
     table_start: Literal["zeros", "means", "stale_means"] = "zeros"  # stale: means of the clusters before the merge
     embedding_dim: int = 2048
-    embedding_layers: int = 1  # linear layers of the head, with BatchNorm after each and ReLU between them
+    embedding_layers: int = 1  # linear layers of the head, with BatchNorm after the last
+    embedding_between: Literal["batchnorm_relu", "nothing"] = "batchnorm_relu"  # between two layers; DBC does not say
     dropout: float = 0.5
     dropout_position: Literal["before_normalize", "after_normalize"] = "before_normalize"
     batch_size: int = 16  # the last, incomplete batch of an epoch is dropped
@@ -153,7 +154,7 @@ class Recipe:
         """Return this recipe with some fields of it or of its criterion changed; the name stays the same.
 
         Raises:
-            ValueError: an unknown field, a field of the criterion where nothing is merged, or an invalid value.
+            ValueError: an unknown field, an invalid value, or a field that has no effect in the changed recipe.
         """
         if "criterion" in values:
             raise ValueError("a whole criterion is changed by dataclasses.replace(recipe, criterion=...)")
@@ -168,7 +169,26 @@ class Recipe:
         criterion = replace(self.criterion, **changes) if changes else self.criterion
         if changes.get("regularizer_weight") and criterion.regularizer == "none":
             raise ValueError(f"{self.name} has no regularizer to weight; also set regularizer='size' or 'dispersion'")
-        return replace(self, criterion=criterion, **{k: v for k, v in values.items() if k in own})
+        changed = replace(self, criterion=criterion, **{k: v for k, v in values.items() if k in own})
+        if idle := values.keys() & changed._without_effect():
+            name = min(idle)
+            raise ValueError(f"{self.name}: {name} has no effect, because {changed._without_effect()[name]}")
+        return changed
+
+    def _without_effect(self) -> dict[str, str]:
+        """Return the fields that do not matter in this recipe, each with the reason."""
+        idle, c = {}, self.criterion
+        if self.embedding_layers == 1:
+            idle["embedding_between"] = "the head has one layer"
+        if c is None:
+            return idle | {"table_start": "nothing is merged"}
+        if c.ranking == "each_merge":
+            idle["absorbed"] = "pairs are ranked after each merge"
+        else:
+            idle["dispersion_update"] = "pairs are ranked once a stage"
+        if c.regularizer != "dispersion":
+            idle |= dict.fromkeys(("dispersion", "dispersion_update"), "the regularizer is not the dispersion")
+        return idle
 
     @property
     def has_own_linkage(self) -> bool:
@@ -176,8 +196,13 @@ class Recipe:
         return self.criterion is not None and callable(self.criterion.linkage)
 
     def settings(self) -> dict:
-        """Return every field as a dictionary for the record; a custom linkage is stored by its name only."""
+        """Return the fields as a dictionary for the record; a custom linkage is stored by its name only.
+
+        ``embedding_between`` is left out if it is the default, so that runs from before this field keep their names.
+        """
         settings = asdict(self)
+        if self.embedding_between == "batchnorm_relu":
+            del settings["embedding_between"]
         if self.has_own_linkage:
             settings["criterion"]["linkage"] = self.criterion.linkage.__name__
         return settings

@@ -10,6 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from reprolib import audit
 from reprolib.model import Convolution, Model, load_backbone
 from reprolib.recipe import BUC, BUC_RELEASED, DBC
 
@@ -38,6 +39,18 @@ def test_the_head_gives_what_the_released_head_gave(mode):
     output = model.embed(golden["x"].mean(1))
     torch.testing.assert_close(output.embedding, golden[f"{mode}_out"], atol=1e-5, rtol=0)
     torch.testing.assert_close(output.feature, golden[f"{mode}_pool"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "layers"),
+    [
+        (BUC, ["Linear", "BatchNorm1d"]),
+        (DBC, ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]),
+        (audit.plainly_headed(DBC), ["Linear", "Linear", "BatchNorm1d"]),
+    ],
+)
+def test_the_head_has_the_layers_of_the_recipe(recipe, layers):
+    assert [type(layer).__name__ for layer in small(recipe).head] == layers
 
 
 @pytest.mark.parametrize(("recipe", "dim"), [(BUC, 2048), (DBC, 1024)])

@@ -98,6 +98,28 @@ def test_a_field_of_a_recipe_or_of_its_criterion_is_changed_by_its_name():
         OIM.with_linkage("maximum")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "changes", "why"),
+    [
+        (BUC, {"dispersion_update": "exact"}, "buc: dispersion_update has no effect, because the regularizer is not"),
+        (BUC, {"dispersion": "mean"}, "dispersion has no effect, because the regularizer is not the dispersion"),
+        (DBC, {"absorbed": "skip"}, "absorbed has no effect, because pairs are ranked after each merge"),
+        (DBC, {"ranking": "once", "dispersion_update": "exact"}, "because pairs are ranked once a stage"),
+        (BUC, {"embedding_between": "nothing"}, "because the head has one layer"),
+        (OIM, {"table_start": "means"}, "oim: table_start has no effect, because nothing is merged"),
+    ],
+)
+def test_a_change_without_effect_is_refused(recipe, changes, why):
+    with pytest.raises(ValueError, match=why):
+        recipe.changed(**changes)
+    assert BUC.changed(embedding_layers=2, embedding_between="nothing").embedding_between == "nothing"
+
+
+def test_a_field_that_is_newer_than_the_stored_records_does_not_rename_their_runs():
+    assert "embedding_between" not in DBC.settings()
+    assert DBC.changed(embedding_between="nothing").settings()["embedding_between"] == "nothing"
+
+
 def test_one_and_one_point_nothing_are_one_setting():
     for one, other in (
         (replace(BUC, temperature=1), replace(BUC, temperature=1.0)),

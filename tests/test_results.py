@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -57,7 +57,7 @@ def record(recipe, rank_1, *, seed=0, dataset="synthetic", first=0.2, **settings
         "dataset": dataset,
         "fingerprint": "0",
         "identities": None,
-        "recipe": asdict(recipe),
+        "recipe": recipe.settings(),
         "backbone": "resnet18",
         "weights": "none",
         "image_size": [64, 32],

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import typer
 from tqdm.auto import tqdm
 
-from benchmarks.measure import measure
+from benchmarks.measure import measure, open_device
 from benchmarks.rows import CPU, CUDA, QUICK, rows, without_references
 from reprolib import paths
 from reprolib.devices import cores
@@ -39,7 +38,7 @@ def main(
     if device == "cuda" or not references:
         sizes = without_references(sizes)
     chosen = rows(sizes, up_to=up_to)
-    benchmark = Benchmark(provenance(torch.device(device)) | {"cores": cores()}, [])
+    benchmark = Benchmark(provenance(open_device(device)) | {"cores": cores()}, [])
     full = references and not quick and up_to is None
     folder = output or (paths.BENCH if full else None)
     with tqdm(chosen, unit="row") as progress:

@@ -10,9 +10,9 @@ import typer
 
 from benchmarks import inputs, loops, programs
 from benchmarks.loops import QUICK, Sizes
-from benchmarks.measure import in_turns, summary
+from benchmarks.measure import in_turns, open_device, summary
 from reprolib import paths
-from reprolib.devices import choose_device, choose_precision, cores
+from reprolib.devices import choose_precision, cores
 from reprolib.epochs import learning_rates
 from reprolib.quality import cluster_validity
 from reprolib.recipe import Recipe
@@ -52,15 +52,13 @@ def main(
 
     Whole runs are then added up from these times.
     """
-    place, sizes = choose_device(device), QUICK if quick else Sizes()
+    place, sizes = open_device(device), QUICK if quick else Sizes()
     if place.type == "cpu" and not quick:
         raise typer.BadParameter("there is no CUDA device here; add --quick to measure on a CPU", param_hint="--device")
     try:
         asked = [choose_precision(p, place) for p in precision or []]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--precision") from error
-    if place.type == "cuda":
-        torch.cuda.set_device(place)  # torch.cuda.synchronize waits for the current device
     folder = output or (None if quick else paths.BENCH / "training")
     known = provenance(place) | {"precision": "as each row says", "host": cpu_name(), "cores": cores()}
     precisions = asked or (("bf16", "tf32") if place.type == "cuda" else ("float32",))

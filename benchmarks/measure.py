@@ -8,12 +8,25 @@ from pathlib import Path
 from statistics import median
 
 import torch
+import typer
 
 from benchmarks.pieces import Call, is_exact, prepare
 from benchmarks.rows import Row
+from reprolib.devices import choose_device
 
 SHORTEST = 0.02  # seconds; a faster call is repeated for this time, and its mean counts as one measurement
 LONG_ROW = 5  # repetitions; rows with fewer take so long that there is no warm-up round
+
+
+def open_device(name: str | None) -> torch.device:
+    """Return the device of a command's option, and make it current: torch.cuda.synchronize waits for that one."""
+    try:
+        device = choose_device(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--device") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def measure(row: Row, device: str) -> dict:

@@ -16,9 +16,9 @@ import typer
 from sklearn.metrics import auc, precision_recall_curve
 
 from benchmarks import inputs
-from benchmarks.measure import in_turns, summary
+from benchmarks.measure import in_turns, open_device, summary
 from reprolib import merge_clusters, paths, rank_gallery
-from reprolib.devices import choose_device, cores
+from reprolib.devices import cores
 from reprolib.recipe import BUC_RELEASED, DBC_RELEASED, Recipe
 from reprolib.record import cpu_name, provenance
 from reprolib.timings import OURS, PROGRAM, RANKING, Benchmark, beside_programs
@@ -46,9 +46,7 @@ def main(
     ] = None,
 ) -> None:
     """Time stages and ranking at Market-1501's size, and add up the merging and ranking of a whole run."""
-    place = choose_device(device)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)  # torch.cuda.synchronize waits for the current device
+    place = open_device(device)
     folder = output or (None if quick else paths.BENCH / "programs")
     sizes = (60, 10, 40) if quick else MARKET
     benchmark = Benchmark(provenance(place) | {"host": cpu_name(), "cores": cores()}, list(measure(*sizes, place)))

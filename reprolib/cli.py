@@ -71,7 +71,7 @@ def _refusing() -> Iterator[None]:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        typer.echo("\ninterrupted; to go on, give the same command again", err=True)
+        typer.echo("\ninterrupted; to go on, give the same command again without --fresh", err=True)
         raise typer.Exit(128 + signal.SIGINT) from None
 
 
@@ -146,7 +146,7 @@ def run(
     ] = None,
     identities: Annotated[
         int | None,
-        typer.Option(help="Train on only this many identities, drawn at random, for example 100. Default: all."),
+        typer.Option(help="Train on only this many identities, drawn at random, for example 100. Default, or 0: all."),
     ] = None,
     samples: Annotated[
         int | None,
@@ -222,7 +222,7 @@ def run(
         "backbone": backbone,
         "weights": weights,
         "image_size": _size(image_size),
-        "identities": identities,
+        "identities": identities or None,
         "samples": samples,
         "data_root": data_root,
     }
@@ -337,12 +337,12 @@ def reproduce(
             plan.make_plan(RECIPES["buc"], dataset, **settings | unmade)  # reports invalid settings before any work
         if fresh:
             shutil.rmtree(batch.REPRODUCED, ignore_errors=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the notebooks too
         if engine == "ray":
             wanted = batch.wanted(chosen, values)
             typer.echo(f"the notebooks need {len(wanted)} runs")
             cluster.train(wanted, address=address, results=batch.REPRODUCED)
         stored = results.scorecard(paths.STORED_VERDICTS).set_index(["exhibit", "claim"])["verdict"]
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the notebooks too
         begun = time.time() - 1  # the clock of files may lag behind
         failures = batch.reproduce(chosen, values)
         concluded = results.scorecard(batch.REPRODUCED / "verdicts", since=begun)

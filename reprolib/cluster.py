@@ -61,7 +61,8 @@ def train(jobs: Sequence[Job], *, address: str | None = None, results: Path = pa
     if failures:
         lines = "\n".join(f"  {jobs[place].title}: {reason}" for place, reason in failures.items())
         raise ClusterError(
-            f"{len(failures)} of {len(jobs)} runs failed; run the same command again to resume them:\n{lines}"
+            f"{len(failures)} of {len(jobs)} runs failed; run the same command again (without --fresh) to resume them:"
+            f"\n{lines}"
         )
     return [records[place] for place in range(len(jobs))]
 

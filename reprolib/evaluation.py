@@ -35,6 +35,11 @@ class Ranking:
     mean_ap_step: float
     num_valid_queries: int
 
+    def __repr__(self) -> str:
+        """Return a short summary."""
+        both = f"mAP {self.mean_ap:.1%} ({self.mean_ap_step:.1%} by step sum)"
+        return f"Ranking(rank-1 {self.cmc[0]:.1%}, {both}, {self.num_valid_queries:,} queries)"
+
 
 @dataclass(frozen=True, eq=False)
 class _Matches:

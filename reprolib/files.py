@@ -86,7 +86,7 @@ def _explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise FolderError(
             f"{folder}: cannot be written to ({error}); free some space or make it writable, then run the same command "
-            "again: it resumes from what was saved"
+            "again (without --fresh): it resumes from what was saved"
         ) from error
 
 

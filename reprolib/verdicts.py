@@ -82,15 +82,19 @@ def conclude(
     print(f"{overall.upper()}: {text}")
     for r in rows:
         seeds = f", holds in {r['holds']} of {r['seeds']} {over}" if r["seeds"] > 1 else f", one {over[:-1]}"
-        digits = 1 if unit == "points" else 2 if abs(r["margin"]) < 100 else 0
-        spread = f" ± {r['deviation']:.{digits}f}" if "deviation" in r else ""
-        print(f"  {r['verdict']} on {r['column']}: {r['margin']:+.{digits}f}{spread} {unit}{seeds}")
+        spread = f" ± {r['deviation']:.{digits(r)}f}" if "deviation" in r else ""
+        print(f"  {r['verdict']} on {r['column']}: {r['margin']:+.{digits(r)}f}{spread} {unit}{seeds}")
     if source == "stored" and overall != expected:
         raise ValueError(
             f"the stored records give {overall!r}, but the notebook says {expected!r}; check and correct its text"
         )
     file = paths.VERDICTS / f"{slug(f'{exhibit} {text}')}.json"
     write_json(file, {"exhibit": exhibit, "claim": text, "verdict": overall, "columns": rows})
+
+
+def digits(row: dict) -> int:
+    """Return the number of decimal places to show of the margin in a row of a verdict."""
+    return 1 if row["unit"] == "points" else 2 if abs(row["margin"]) < 100 else 0
 
 
 def conclusions(folder: Path) -> list[dict]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from scipy.cluster import hierarchy
 
 from benchmarks import inputs, measure, pieces
@@ -15,6 +16,12 @@ from reprolib import paths
 from reprolib.timings import load_benchmark
 
 linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_one_clear_line():
+    with pytest.raises(typer.BadParameter, match="this machine has 0 CUDA devices"):
+        measure.open_device("cuda")
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr(jobs, "train", interrupted)
     result = call("run", "--recipe", "buc")
     assert result.exit_code == 130
-    assert result.output.strip() == "interrupted; to go on, give the same command again"
+    assert result.output.strip() == "interrupted; to go on, give the same command again without --fresh"
 
 
 @pytest.mark.parametrize("command", [["run", "--recipe", "buc"], ["reproduce"]])

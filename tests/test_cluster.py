@@ -81,7 +81,7 @@ def test_one_view_shows_every_run_with_its_rank_1(ran):
 def test_a_run_that_fails_is_named_after_the_others_have_ended(ran):
     _, seen, *_ = ran
     assert seen["error"].startswith(
-        "1 of 2 runs failed; run the same command again to resume them:\n  dbc, seed 0: identities=13"
+        "1 of 2 runs failed; run the same command again (without --fresh) to resume them:\n  dbc, seed 0: identities=13"
     )
 
 

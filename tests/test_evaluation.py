@@ -108,6 +108,7 @@ def test_both_average_precisions_by_hand():
     assert ranking.mean_ap == pytest.approx((1 + (1 / 2 + 2 / 3) / 2) / 2)
     assert ranking.mean_ap_step == pytest.approx((1 + 2 / 3) / 2)
     assert ranking.cmc.tolist() == [1]
+    assert repr(ranking) == "Ranking(rank-1 100.0%, mAP 79.2% (83.3% by step sum), 1 queries)"
 
 
 def test_same_pid_and_camid_is_left_out_but_same_pid_in_another_camera_is_not():

@@ -78,6 +78,17 @@ def test_images_larger_than_the_network_sees_are_reduced_as_pil_does(tmp_path):
             assert np.array_equal(ours, Image.fromarray(image).resize((32, 64), Image.Resampling.BILINEAR))
 
 
+def test_a_photo_is_upright_as_its_camera_marked_it(tmp_path):
+    flat = Image.fromarray(np.repeat(noise(1, 64, 3), 32, axis=0))
+    marked = Image.Exif()
+    marked[0x0112] = 6  # to be turned by a quarter, clockwise
+    flat.save(tmp_path / "0.jpg", exif=marked, quality=100, subsampling=0)
+    flat.rotate(-90, expand=True).save(tmp_path / "1.jpg", quality=100, subsampling=0)
+    turned, upright = (load_images([tmp_path / name], (64, 32)) for name in ("0.jpg", "1.jpg"))
+    assert turned.pixels.shape == upright.pixels.shape == (1, 64, 32, 3)
+    assert (turned.pixels.int() - upright.pixels.int()).abs().max() < 8  # JPEG's loss
+
+
 def test_an_array_turned_from_bgr_or_not_to_be_written_to_is_taken():
     pixels = noise(2, 64, 32, 3)
     turned = pixels[..., ::-1]

@@ -115,6 +115,20 @@ def test_the_readme_has_the_last_stage():
     assert f"not on all of Market-1501 ({' and '.join(whole)})" in text
 
 
+def test_the_pages_say_that_bucs_regularizer_acts_late():
+    def leads(column):
+        runs = zip(records(BUC, column), records(BUC_UNREGULARIZED, column), strict=True)
+        return [100 * np.subtract(*(run.curve("rank-1") for run in pair)) for pair in runs]
+
+    (whole,) = leads(WHOLE)
+    span = f"by {-whole[:12].max():.1f} to {-whole[:12].min():.1f} points"
+    assert whole[:12].max() < 0 < whole[12:].min()
+    assert f"up to the eleventh merge, {span}, and far above it from the twelfth on" in page("README.md")
+    assert f"at every stage, {span}, and on 100 identities" in page("docs/results.md")
+    assert f"{np.abs([lead[:12] for lead in leads(HUNDRED)]).max():.1f}" == "0.7"
+    assert "the two are level (within 0.7)" in page("docs/results.md")
+
+
 def test_the_pages_have_what_becomes_of_buc_without_its_regularizer():
     (plain,), (buc,) = records(BUC_UNREGULARIZED, WHOLE), records(BUC, WHOLE)
     largest = plain.stages[-1]["quality"]["largest_cluster"] / plain.stages[0]["num_clusters"]

@@ -32,9 +32,9 @@ def stage_curves(
         for ax, metric in zip(row, metrics, strict=True):
             for recipe, runs in part.groupby("recipe", sort=False):
                 common = runs[runs.groupby("stage")["seed"].transform("size") == runs["seed"].nunique()]
-                style = "--" if f"{recipe}_sorted" in recipes else "-"
-                names = {"color": color_of(recipe), "label": label_of(recipe, labels)}
-                _line(ax, common, metric, **names, linestyle=style, zorder=3)
+                shuffled = f"{recipe}_sorted" in recipes  # drawn above the sorted runs, which it may coincide with
+                style = {"linestyle": "--", "zorder": 4} if shuffled else {"linestyle": "-", "zorder": 3}
+                _line(ax, common, metric, color=color_of(recipe), label=label_of(recipe, labels), **style)
             if level:
                 ax.axhline(level[1], ls=":", lw=1.2, color="0.4", label=level[0])
             _over_stages(ax, ylabel=f"{metric} (%)")
@@ -208,7 +208,7 @@ def changes(data: pd.DataFrame, name: str, *, of: str) -> None:
 def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
     """Plot columns of a table, as percent ``of`` something, against its index (the stage); one panel per ``panel``.
 
-    The axis of the percentages is logarithmic, from 0.1 to 100.
+    The axis of the percentages is logarithmic, from 0.05 to 100.
     """
     groups = list(dict.fromkeys(data["panel"]))
     figure, axes = panels(len(groups), 3.6, 2.8, sharey=True)
@@ -219,7 +219,7 @@ def shares(data: pd.DataFrame, name: str, *, of: str = "images") -> None:
             _line(ax, part.assign(**{column: 100 * part[column]}), column, label=column, **style)
         _over_stages(ax, ylabel=f"{of} (%)")
         caption(ax, group)
-    axes[0].set(yscale="log", ylim=(0.1, 100))  # after all panels are drawn, because they share it
+    axes[0].set(yscale="log", ylim=(0.05, 100))  # after all panels are drawn, because they share it
     axes[0].yaxis.set_major_formatter("{x:g}")
     legend(figure, axes)
     save(name)

@@ -13,7 +13,7 @@ from reprolib.pages import page
 from reprolib.recipe import BUC, DBC
 from reprolib.record import commit, own_version, require_source
 from reprolib.report.notebooks import UNNAMED, NotebookPage, ReportError, read
-from reprolib.verdicts import VERDICTS, conclusions
+from reprolib.verdicts import VERDICTS, conclusions, digits
 
 __all__ = ["ReportError", "build"]
 
@@ -119,6 +119,12 @@ def _write(folder: Path, notebooks: list[NotebookPage], cards: list[dict], *, or
         body = templates.get_template("notebook.html.j2").render(origin=origin, **context)
         (folder / f"{notebook.name}.html").write_text(page(notebook.title, body), encoding="utf-8")
     body = templates.get_template("index.html.j2").render(
-        notebooks=notebooks, cards=cards, verdicts=VERDICTS, maps=interactive, origin=origin, unnamed=UNNAMED
+        notebooks=notebooks,
+        cards=cards,
+        digits=digits,
+        verdicts=VERDICTS,
+        maps=interactive,
+        origin=origin,
+        unnamed=UNNAMED,
     )
     (folder / "index.html").write_text(page("reprolib: BUC and DBC, reproduced", body), encoding="utf-8")

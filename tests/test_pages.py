@@ -64,6 +64,9 @@ def price(base, changed, column, metric="rank-1"):
         (DBC, BUC, "under", HUNDRED),
         (DBC, BUC, "under", WHOLE),
         (DBC, BUC, "under", SYNTHETIC),
+        (DBC, DBC_UNREGULARIZED, "under", HUNDRED),
+        (DBC, DBC_UNREGULARIZED, "under", WHOLE),
+        (DBC, DBC_UNREGULARIZED, "under", SYNTHETIC),
     ],
 )
 def test_the_readme_compares_what_the_records_say(recipe, other, word, column):
@@ -162,6 +165,7 @@ def cell(recipe, column):
         ("DBC without regularizer", DBC_UNREGULARIZED),
         ("DBC", DBC),
         ("DBC with BUC's head", DBC_ONE_LAYER),
+        ("DBC, nothing between its head's layers", audit.plainly_headed(DBC)),
         ("DBC, released program", DBC_RELEASED),
     ],
 )
@@ -298,8 +302,17 @@ def test_the_audit_has_the_price_on_real_people_of_each_difference_that_was_run(
         if any(r.settings["dataset"] == "market1501" for r in results.stored([recipe])):
             measured[name] = price(DBC, recipe, HUNDRED).split(" (")[0]
     assert measured
+    between = "embedding head: 2 layers, with nothing between them (not said; the program has 1 layer)"
+    measured[between] = price(DBC, audit.plainly_headed(DBC), HUNDRED).split(" (")[0]
     for name, points in measured.items():
         assert f"| {name} | {points} |" in page("docs/audit.md")
+
+
+def test_the_results_have_what_nothing_between_the_heads_layers_is_worth():
+    runs = list(zip(records(audit.plainly_headed(DBC), HUNDRED), records(DBC, HUNDRED), strict=True))
+    first = " and ".join(f"{100 * (plain.curve('rank-1')[0] - own.curve('rank-1')[0]):.1f}" for plain, own in runs)
+    at_best = " and ".join(f"{100 * (plain.best['rank-1'] - own.best['rank-1']):.1f}" for plain, own in runs)
+    assert f"gains {first} points before any merge, and {at_best} at the stage kept" in page("docs/results.md")
 
 
 @pytest.mark.parametrize("recipe", [audit.BUC_STALE, BUC])

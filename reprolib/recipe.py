@@ -170,9 +170,9 @@ class Recipe:
         if changes.get("regularizer_weight") and criterion.regularizer == "none":
             raise ValueError(f"{self.name} has no regularizer to weight; also set regularizer='size' or 'dispersion'")
         changed = replace(self, criterion=criterion, **{k: v for k, v in values.items() if k in own})
-        if idle := values.keys() & changed._without_effect():
-            name = min(idle)
-            raise ValueError(f"{self.name}: {name} has no effect, because {changed._without_effect()[name]}")
+        idle = changed._without_effect()
+        if named := values.keys() & idle.keys():
+            raise ValueError(f"{self.name}: {min(named)} has no effect, because {idle[min(named)]}")
         return changed
 
     def _without_effect(self) -> dict[str, str]:

@@ -126,6 +126,13 @@ def test_a_wrong_argument_is_one_clear_line(arguments, message, results_folder):
     assert "Traceback" not in result.output
 
 
+def test_no_identities_means_all_of_them(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jobs, "train", lambda found: asked.extend(found) or [])
+    assert call("run", "--recipe", "buc", "--identities", "0").exit_code == 0
+    assert [job.settings["identities"] for job in asked] == [None]
+
+
 def test_an_interrupted_command_says_how_to_go_on(monkeypatch):
     def interrupted(asked):
         raise KeyboardInterrupt

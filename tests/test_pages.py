@@ -127,7 +127,8 @@ def test_the_pages_say_that_bucs_regularizer_acts_late():
     span = f"by {-whole[:12].max():.1f} to {-whole[:12].min():.1f} points"
     assert whole[:12].max() < 0 < whole[12:].min()
     above = f"and above it from the twelfth on, by {whole[12:].min():.1f} to {whole[12:].max():.1f}"
-    assert f"up to the eleventh merge, {span}, {above}. ({-whole[0]:.1f} of the lag is there before any" in page("README.md")
+    before = f"{-whole[0]:.1f} of the lag is there before any merge"
+    assert f"up to the eleventh merge, {span}, {above}. ({before}" in page("README.md")
     assert f"at every stage, {span}, and on 100 identities" in page("docs/results.md")
     assert f"{np.abs([lead[:12] for lead in leads(HUNDRED)]).max():.1f}" == "0.7"
     assert "the two are level (within 0.7)" in page("docs/results.md")
